@@ -1,0 +1,85 @@
+"""The event bus of a single process: a log per run, readers with a cursor each."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator
+
+from pipeline.errors import UnknownRun
+from pipeline.events import TERMINAL, Event, WallClock, frame
+
+BATCH = 64
+"""Frames handed over at once; a reader that is far behind must give the loop back in between."""
+
+
+class RunLog:
+    """The frames of one run, and the readers that wait for the next."""
+
+    __slots__ = ("closed", "frames", "waiting")
+
+    def __init__(self) -> None:
+        self.frames: list[bytes] = []
+        self.closed = False
+        self.waiting: list[asyncio.Future[None]] = []
+
+    def wake(self) -> None:
+        """Tell every waiting reader that there is news."""
+        if self.waiting:
+            waiting, self.waiting = self.waiting, []
+            for reader in waiting:
+                if not reader.done():
+                    reader.set_result(None)
+
+    async def news(self) -> None:
+        """Return at the next :meth:`wake`."""
+        reader: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.waiting.append(reader)
+        try:
+            await reader
+        finally:
+            if reader.cancelled() and reader in self.waiting:
+                self.waiting.remove(reader)
+
+
+class MemoryBus:
+    """Keeps the :class:`~pipeline.ports.EventBus` port with a list per run; a finished log can be read for ``linger_s`` more."""
+
+    def __init__(self, linger_s: float = 60.0) -> None:
+        self._linger_s = linger_s
+        self._logs: dict[str, RunLog] = {}
+        self._clock = WallClock()
+
+    def open(self, run_id: str) -> None:
+        """Begin the log of a run."""
+        self._logs[run_id] = RunLog()
+
+    def publish(self, run_id: str, event: Event) -> None:
+        """Number, stamp, encode and append the event, then wake the readers."""
+        log = self._log(run_id)
+        if log.closed:
+            raise UnknownRun(run_id)
+        log.frames.append(frame(len(log.frames) + 1, event, self._clock.now()))
+        if isinstance(event, TERMINAL):
+            log.closed = True
+            asyncio.get_running_loop().call_later(self._linger_s, self._logs.pop, run_id, None)
+        log.wake()
+
+    async def read(self, run_id: str, after: int = 0) -> AsyncGenerator[list[bytes]]:
+        """Yield the frames behind number ``after``, at most 64 at once; end after the terminal event."""
+        log = self._log(run_id)
+        cursor = after
+        while True:
+            batch = log.frames[cursor : cursor + BATCH]
+            if batch:
+                cursor += len(batch)
+                yield batch
+            elif log.closed:
+                return
+            else:
+                await log.news()
+
+    def _log(self, run_id: str) -> RunLog:
+        try:
+            return self._logs[run_id]
+        except KeyError:
+            raise UnknownRun(run_id) from None

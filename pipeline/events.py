@@ -1,0 +1,287 @@
+"""The events of a run, and the bytes in which they reach a client.
+
+On the wire an event is ``{"type": ..., "content": ..., "timestamp": ...}``. The structs below hold type (their tag) and
+content; number and timestamp are added once, when the event is published.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from functools import lru_cache
+from typing import Any
+
+import msgspec
+
+from pipeline.errors import Code
+
+MAX_FRAME_BYTES = 64 * 1024
+"""Larger writes would be held whole in memory for every reader that lags."""
+
+
+class Event(msgspec.Struct, frozen=True, tag_field="type"):
+    """What a stage yields. Sub-classes name their ``type`` by ``tag=`` and have one field, ``content``."""
+
+
+class Started(msgspec.Struct, frozen=True):
+    """A stage has begun."""
+
+    stage: str
+    status: str = "started"
+
+
+class Completed(msgspec.Struct, frozen=True, kw_only=True):
+    """A stage has ended; the runner fills in ``elapsed_ms``, measured from its beginning."""
+
+    stage: str
+    status: str = "complete"
+    elapsed_ms: float = 0.0
+
+
+class RunStarted(msgspec.Struct, frozen=True, kw_only=True):
+    """Ids under which the run can be watched and the conversation continued."""
+
+    stage: str = "run"
+    status: str = "started"
+    run_id: str
+    session_id: str
+
+
+class RunStart(Event, frozen=True, tag="run_start"):
+    """The first event of every run, before any stage works."""
+
+    content: RunStarted
+
+
+class RetrievalStart(Event, frozen=True, tag="retrieval_start"):
+    """The search for passages begins."""
+
+    content: Started = Started("retrieval")
+
+
+class RetrievalCompleted(msgspec.Struct, frozen=True, kw_only=True):
+    """How many passages were found; none is not an error."""
+
+    stage: str = "retrieval"
+    status: str = "complete"
+    doc_count: int
+    elapsed_ms: float = 0.0
+
+
+class RetrievalComplete(Event, frozen=True, tag="retrieval_complete"):
+    """The search for passages has ended."""
+
+    content: RetrievalCompleted
+
+
+class RerankingStarted(msgspec.Struct, frozen=True, kw_only=True):
+    """How many passages are about to be put in order."""
+
+    stage: str = "reranking"
+    status: str = "started"
+    candidates: int
+
+
+class RerankingStart(Event, frozen=True, tag="reranking_start"):
+    """The passages are about to be put in order."""
+
+    content: RerankingStarted
+
+
+class RerankingCompleted(msgspec.Struct, frozen=True, kw_only=True):
+    """How many passages were kept, and by which ``method`` they were ordered (``fused``: no reranking model was at hand)."""
+
+    stage: str = "reranking"
+    status: str = "complete"
+    selected: int
+    elapsed_ms: float = 0.0
+    method: str = ""
+
+
+class RerankingComplete(Event, frozen=True, tag="reranking_complete"):
+    """The passages are in their final order."""
+
+    content: RerankingCompleted
+
+
+class Source(msgspec.Struct, frozen=True):
+    """A passage that the answer may cite as ``[n]``; ``score`` is in 0..1, ``snippet`` at most 300 characters."""
+
+    n: int
+    document_id: str
+    title: str
+    url: str | None
+    snippet: str
+    score: float
+
+
+class SourceList(msgspec.Struct, frozen=True, kw_only=True):
+    """The passages given to the LLM, best first."""
+
+    stage: str = "sources"
+    status: str = "complete"
+    sources: list[Source]
+
+
+class Sources(Event, frozen=True, tag="sources"):
+    """Sent before the first token."""
+
+    content: SourceList
+
+
+class GenerationStarted(msgspec.Struct, frozen=True, kw_only=True):
+    """Which model writes the answer; ``extractive`` quotes the passages and writes nothing of its own."""
+
+    stage: str = "generation"
+    status: str = "started"
+    model: str
+
+
+class GenerationStart(Event, frozen=True, tag="generation_start"):
+    """The LLM is asked."""
+
+    content: GenerationStarted
+
+
+class Token(Event, frozen=True, tag="token"):
+    """The next piece of the answer; the answer is the tokens joined with nothing between."""
+
+    content: str
+
+
+class GenerationCompleted(msgspec.Struct, frozen=True, kw_only=True):
+    """``token_count`` and ``first_token_ms`` (from the stage's beginning, null without a token) come from the runner."""
+
+    stage: str = "generation"
+    status: str = "complete"
+    token_count: int = 0
+    first_token_ms: float | None = None
+    elapsed_ms: float = 0.0
+    finish_reason: str = "stop"
+
+
+class GenerationComplete(Event, frozen=True, tag="generation_complete"):
+    """The LLM has ended; ``finish_reason`` is its own word for why (``stop``, ``length``, ``content_filter``, ``no_sources``)."""
+
+    content: GenerationCompleted
+
+
+class StageTime(msgspec.Struct, frozen=True):
+    """Time from a stage's beginning to its end."""
+
+    elapsed_ms: float
+
+
+class Finished(msgspec.Struct, frozen=True):
+    """The stored answer and the time of every stage."""
+
+    run_id: str
+    message_id: str
+    elapsed_ms: float
+    stages: dict[str, StageTime]
+
+
+class Done(Event, frozen=True, tag="done"):
+    """The last event of a run that succeeded, sent only after the answer is stored."""
+
+    content: Finished
+
+
+class Failure(msgspec.Struct, frozen=True):
+    """``message`` is for people, ``code`` for programs; ``retryable``: sending the same message again can help."""
+
+    message: str
+    code: Code
+    stage: str
+    retryable: bool
+
+
+class Error(Event, frozen=True, tag="error"):
+    """The last event of a run that failed."""
+
+    content: Failure
+
+
+class Stopped(msgspec.Struct, frozen=True, kw_only=True):
+    """In which stage the run was stopped, and how many tokens of its answer were kept."""
+
+    stage: str
+    status: str = "cancelled"
+    tokens_kept: int
+
+
+class Cancelled(Event, frozen=True, tag="cancelled"):
+    """The last event of a run that was stopped."""
+
+    content: Stopped
+
+
+TERMINAL = (Done, Error, Cancelled)
+"""Exactly one of these ends a run."""
+
+WIRE_EVENTS = (
+    RunStart, RetrievalStart, RetrievalComplete, RerankingStart, RerankingComplete, Sources,
+    GenerationStart, Token, GenerationComplete, Done, Error, Cancelled,
+)  # fmt: skip
+
+_STAGE_NAME = re.compile(r"[a-z][a-z0-9_]{0,63}")
+
+
+@lru_cache
+def stage_events(stage: str) -> tuple[type[Any], type[Any]]:
+    """Return the event types ``<stage>_start`` and ``<stage>_complete`` for a stage of one's own.
+
+    Both have a default content, so that ``Start()`` and ``Complete()`` suffice; the runner fills in the time.
+
+    Raises:
+        ValueError: ``stage`` is not lower case letters, digits and underscores.
+    """
+    if not _STAGE_NAME.fullmatch(stage):
+        raise ValueError(f"stage name {stage!r}: only a-z, 0-9 and _, beginning with a letter")
+    return (
+        msgspec.defstruct(
+            f"{stage}_start", [("content", Started, Started(stage))], bases=(Event,), frozen=True, tag=f"{stage}_start"
+        ),
+        msgspec.defstruct(
+            f"{stage}_complete",
+            [("content", Completed, Completed(stage=stage))],
+            bases=(Event,),
+            frozen=True,
+            tag=f"{stage}_complete",
+        ),
+    )
+
+
+def type_of(event: Event) -> str:
+    """Return the event's ``type`` as it stands on the wire."""
+    return str(event.__struct_config__.tag)
+
+
+_encode = msgspec.json.Encoder().encode
+
+
+def frame(number: int, event: Event, timestamp: bytes) -> bytes:
+    """Return the event as one SSE frame: an ``id`` line and one ``data`` line.
+
+    Raises:
+        ValueError: The frame exceeds ``MAX_FRAME_BYTES``, or its text holds a lone surrogate.
+    """
+    body = _encode(event)
+    if len(body) > MAX_FRAME_BYTES:
+        raise ValueError(f"a {type_of(event)} event of {len(body):,} bytes; at most {MAX_FRAME_BYTES:,} are sent")
+    return b'id: %d\ndata: %b,"timestamp":"%b"}\n\n' % (number, body[:-1], timestamp)
+
+
+class WallClock:
+    """The time as it stands in events: UTC, milliseconds, ``Z``; its seconds are formatted once a second."""
+
+    def __init__(self) -> None:
+        self._second, self._prefix = -1, b""
+
+    def now(self) -> bytes:
+        """Return for example ``2025-11-06T10:30:40.000Z``."""
+        ms = time.time_ns() // 1_000_000
+        second, rest = divmod(ms, 1000)
+        if second != self._second:
+            self._second, self._prefix = second, time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(second)).encode()
+        return b"%b.%03dZ" % (self._prefix, rest)

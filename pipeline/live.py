@@ -1,0 +1,137 @@
+"""What is known of a run while it is under way: its answer so far, its times, and the limits on its patience."""
+
+from __future__ import annotations
+
+import asyncio
+from enum import StrEnum
+from typing import TypeVar
+
+import msgspec
+
+from pipeline.events import Event, GenerationComplete, GenerationStart, StageTime, Token, type_of
+from pipeline.ports import Run
+
+E = TypeVar("E", bound=Event)
+
+
+class Limits(msgspec.Struct, frozen=True, kw_only=True):
+    """How long a run may take, in seconds."""
+
+    idle_s: float = 30.0
+    """Without any event."""
+    first_token_s: float = 30.0
+    """From the question to the LLM to its first token."""
+    total_s: float = 300.0
+
+
+class Stop(StrEnum):
+    """Why a run is ended from outside its stages."""
+
+    CLIENT = "client"
+    IDLE = "idle"
+    FIRST_TOKEN = "first_token"
+    TOTAL = "total"
+    SHUTDOWN = "shutdown"
+
+
+def since_ms(start: float, end: float) -> float:
+    """Return the time between two readings of a loop's clock in ms, as it stands in every event and log line."""
+    return round((end - start) * 1000, 2)
+
+
+class LiveRun:
+    """A run under way. Times are taken from the loop's monotonic clock, once, and used everywhere."""
+
+    def __init__(self, run: Run, limits: Limits, loop: asyncio.AbstractEventLoop) -> None:
+        self.run = run
+        self.loop = loop
+        self.begun = self.last_event = self.stage_begun = loop.time()
+        self.stage = "run"
+        self.timings: dict[str, StageTime] = {}
+        self.pieces: list[str] = []
+        self.first_token: float | None = None
+        self.finish_reason: str | None = None
+        self.stop: asyncio.Future[Stop] = loop.create_future()
+        self.closed = False
+        self._asked: float | None = None
+        self._limits = limits
+        self._seen: list[str] = []
+        self._timer = loop.call_at(self._due()[0], self._check)
+
+    @property
+    def answer(self) -> str:
+        """The answer so far."""
+        return "".join(self.pieces)
+
+    @property
+    def elapsed_ms(self) -> float:
+        """Time since the question was accepted."""
+        return since_ms(self.begun, self.loop.time())
+
+    @property
+    def first_token_ms(self) -> float | None:
+        """Time from the question to the first token; None before it."""
+        return None if self.first_token is None else since_ms(self.begun, self.first_token)
+
+    def request_stop(self, why: Stop) -> None:
+        """Ask for an early end; the first reason given stands."""
+        if not self.stop.done():
+            self.stop.set_result(why)
+
+    def begin_stage(self, name: str) -> None:
+        """Take the time at which a stage begins."""
+        self.stage, self.stage_begun, self._seen = name, self.loop.time(), []
+
+    def take_token(self, token: Token) -> None:
+        """Keep a piece of the answer."""
+        if self.first_token is None:
+            self.first_token = self.loop.time()
+        self._asked = None
+        self.pieces.append(token.content)
+
+    def stamp(self, event: E) -> E:
+        """Return a stage's event with the times and counts that only the runner knows."""
+        kind = type_of(event)
+        self._seen.append(kind)
+        if isinstance(event, GenerationStart):
+            self._asked = self.loop.time()
+        if kind != f"{self.stage}_complete":
+            return event
+        elapsed_ms = since_ms(self.stage_begun, self.loop.time())
+        self.timings[self.stage] = StageTime(elapsed_ms)
+        measured: dict[str, object] = {"elapsed_ms": elapsed_ms}
+        if isinstance(event, GenerationComplete):
+            self.finish_reason = event.content.finish_reason
+            first_ms = None if self.first_token is None else since_ms(self.stage_begun, self.first_token)
+            measured |= {"token_count": len(self.pieces), "first_token_ms": first_ms}
+        return msgspec.structs.replace(event, content=msgspec.structs.replace(event.content, **measured))  # type: ignore[attr-defined]  # every event has a content
+
+    def missing(self) -> str | None:
+        """Return the event type that the stage owes but did not yield, if any."""
+        owed = (f"{self.stage}_start", f"{self.stage}_complete")
+        return next((kind for kind in owed if kind not in self._seen), None)
+
+    def touch(self) -> None:
+        """Note that an event was sent: the idle limit begins anew."""
+        self.last_event = self.loop.time()
+
+    def close(self) -> None:
+        """Take no more events and watch no more limits."""
+        self.closed = True
+        self._timer.cancel()
+
+    def _due(self) -> tuple[float, Stop]:
+        limits = self._limits
+        due = [(self.last_event + limits.idle_s, Stop.IDLE), (self.begun + limits.total_s, Stop.TOTAL)]
+        if self._asked is not None:
+            due.append((self._asked + limits.first_token_s, Stop.FIRST_TOKEN))
+        return min(due)
+
+    def _check(self) -> None:
+        """One timer for all limits, pushed forward when it fires: nothing is armed per token."""
+        due, why = self._due()
+        if self.loop.time() >= due:
+            self.request_stop(why)
+        else:
+            nearest = min(due, self.loop.time() + self._limits.first_token_s)
+            self._timer = self.loop.call_at(nearest, self._check)

@@ -1,0 +1,201 @@
+"""The ports: what the pipeline asks of the parts that can be swapped. Each is an entry-point group of its own.
+
+A plugin may keep a port with plain functions instead of async ones: those run in a bounded thread pool.
+Plugins are made once, with the :class:`~pipeline.host.Host`, and hold no state of a run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from typing import Any, Protocol
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.events import Event, Source
+
+SNIPPET_CHARS = 300
+
+
+class Passage(msgspec.Struct, frozen=True, kw_only=True):
+    """A retrieved chunk of a document."""
+
+    chunk_id: int
+    document_id: str
+    title: str
+    text: str
+    url: str | None = None
+    heading: str = ""
+    """The headings above the chunk in its document, joined by " > "."""
+    position: int = 0
+    """The chunk's place in its document, from 0."""
+    score: float
+    """Of whichever part ordered the passages last; 0..1, higher is better."""
+    scores: dict[str, float] = {}
+    """Of each part that judged the passage: ``dense`` (cosine), ``lexical`` (BM25), ``fused``, ``reranked``, ..."""
+    metadata: dict[str, Any] = {}
+
+    def source(self, n: int) -> Source:
+        """Return the passage as the ``n``-th source of an answer, its text cut at a word."""
+        text = " ".join(self.text.split())
+        if len(text) > SNIPPET_CHARS:
+            text = text[: SNIPPET_CHARS - 1].rsplit(" ", 1)[0] + "…"
+        return Source(n, self.document_id, self.title, self.url, text, round(self.score, 4))
+
+
+class Message(msgspec.Struct, frozen=True):
+    """A turn of the conversation; ``role`` is ``user`` or ``assistant``."""
+
+    role: str
+    content: str
+
+
+class Run(msgspec.Struct, kw_only=True):
+    """One question and its answer: what stages read, and leave for the next.
+
+    ``passages`` are set by retrieval and put in order by reranking; a stage of one's own may change ``query``, which is
+    what is searched for, while ``question`` stays as it was asked.
+    """
+
+    id: str
+    session_id: str
+    message_id: str
+    """Of the answer."""
+    question: str
+    query: str = ""
+    history: Sequence[Message] = ()
+    """The conversation before the question, oldest first."""
+    filters: Mapping[str, str] = {}
+    """Metadata that passages must have, by key."""
+    passages: list[Passage] = []
+    sources: list[Source] = []
+    """The passages that the answer may cite, by their number."""
+
+    def __post_init__(self) -> None:
+        self.query = self.query or self.question
+
+
+class Prompt(msgspec.Struct, frozen=True, kw_only=True):
+    """What an LLM is asked; ``messages`` is all of it, the other fields are for those that write no prose."""
+
+    messages: list[dict[str, str]]
+    """In the form of OpenAI's chat completions: ``role`` and ``content``."""
+    question: str
+    passages: Sequence[Passage]
+    """Numbered from 1 in ``messages``."""
+
+
+class Finish(msgspec.Struct, frozen=True):
+    """Why an LLM ended: ``stop``, ``length``, ``content_filter``, or its own word."""
+
+    reason: str
+    prompt_tokens: int | None = None
+    completion_tokens: int | None = None
+
+
+class Stage(Protocol):
+    """A step of every run.
+
+    It yields ``<name>_start`` first and ``<name>_complete`` last, ``name`` being that of its entry point; whatever it
+    yields is sent at once. An exception ends the run with an ``error`` event; a :class:`~pipeline.errors.RunError` may
+    say with which message and code.
+    """
+
+    def run(self, run: Run) -> AsyncGenerator[Event]:
+        """Work on ``run`` and yield what clients shall see."""
+        ...
+
+
+class Retriever(Protocol):
+    """Finds passages."""
+
+    async def search(self, question: str, limit: int, filters: Mapping[str, str]) -> list[Passage]:
+        """Return at most ``limit`` passages, best first; an empty list is not an error.
+
+        ``filters``: only passages whose metadata has each of these values.
+
+        Raises:
+            ModelUnavailable: A model or an index could not be reached; worth a retry.
+        """
+        ...
+
+
+class Reranker(Protocol):
+    """Puts passages in a better order."""
+
+    method: str
+    """What orders the passages at present, for events and logs."""
+
+    async def rerank(self, question: str, passages: Sequence[Passage], limit: int) -> list[Passage]:
+        """Return the best ``limit`` of ``passages``, best first, with new ``score`` and an entry in ``scores``."""
+        ...
+
+
+class LLM(Protocol):
+    """Writes the answer."""
+
+    model: str
+    """Shown in ``generation_start`` and in the list of plugins."""
+
+    def stream(self, prompt: Prompt) -> AsyncIterator[str | Finish]:
+        """Yield the answer in pieces, the moment they are there, and at the end possibly a ``Finish``.
+
+        Passages are cited as ``[n]``. The stream is closed when the run is stopped; the connection behind it must then
+        be closed too.
+
+        Raises:
+            GenerationFailed: The model refused or could not be reached.
+            UpstreamTruncated: The stream broke off.
+        """
+        ...
+
+
+class Embedder(Protocol):
+    """Turns texts into vectors."""
+
+    name: str
+    """Identifies the vectors: a store is only read with the embedder that filled it."""
+    dimension: int
+    max_tokens: int
+    """Longer texts are cut, not refused."""
+
+    async def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        """Return one unit vector per text, in order: shape ``(len(texts), dimension)``.
+
+        Raises:
+            ModelUnavailable: The model could not be loaded or reached; worth a retry.
+        """
+        ...
+
+    def count_tokens(self, texts: Sequence[str]) -> list[int]:
+        """Return how many of ``max_tokens`` each text takes, in order; an estimate may be too high, never too low."""
+        ...
+
+
+class EventBus(Protocol):
+    """Deliver each event of a run to every reader: encoded once, in order, none dropped.
+
+    A reader that lags costs memory up to the run's log, and delays nobody.
+    """
+
+    def open(self, run_id: str) -> None:
+        """Begin the log of a run."""
+        ...
+
+    def publish(self, run_id: str, event: Event) -> None:
+        """Number, stamp and append an event; a terminal one closes the log. Never waits.
+
+        Raises:
+            ValueError: The event cannot be sent (see :func:`pipeline.events.frame`); the log stays as it was.
+            UnknownRun: The log was never opened, or is closed.
+        """
+        ...
+
+    def read(self, run_id: str, after: int = 0) -> AsyncGenerator[list[bytes]]:
+        """Yield all frames that are ready, behind number ``after``, in batches; end after the terminal event.
+
+        Raises:
+            UnknownRun: The log was never opened, or has been dropped after its time.
+        """
+        ...

@@ -1,0 +1,243 @@
+"""The runner: one supervised task per run that takes its stages in order and ends it with exactly one terminal event."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from contextlib import aclosing
+from typing import Literal, Protocol
+
+import msgspec
+import structlog
+
+from pipeline.errors import Code, ContractBroken, RunError
+from pipeline.events import (
+    TERMINAL,
+    Cancelled,
+    Done,
+    Error,
+    Event,
+    Failure,
+    Finished,
+    RunStart,
+    RunStarted,
+    StageTime,
+    Stopped,
+    Token,
+)
+from pipeline.live import Limits, LiveRun, Stop
+from pipeline.ports import EventBus, Run, Source, Stage
+
+log = structlog.get_logger()
+
+Status = Literal["running", "completed", "cancelled", "error"]
+
+STOP_GRACE_S = 1.0
+"""How long a stage may take to notice its cancellation before the run goes on without it."""
+STORE_ATTEMPTS_S = (0.0, 0.1, 0.3, 1.0, 2.0, 4.0)
+"""Waits before each attempt to store a finished run."""
+
+_STAGE_CODES = {
+    "retrieval": (Code.RETRIEVAL_ERROR, "The search of the collection failed."),
+    "reranking": (Code.RERANKING_ERROR, "Putting the passages in order failed."),
+    "generation": (Code.GENERATION_ERROR, "The answer could not be written."),
+}
+_LIMIT_MESSAGES = {
+    Stop.IDLE: ("Nothing happened for too long, so the answer was ended.", Code.IDLE_TIMEOUT),
+    Stop.FIRST_TOKEN: ("The language model did not begin to answer in time.", Code.GENERATION_ERROR),
+    Stop.TOTAL: ("The answer took too long and was ended.", Code.IDLE_TIMEOUT),
+    Stop.SHUTDOWN: ("The server is restarting.", Code.SERVER_RESTART),
+}
+
+
+class Outcome(msgspec.Struct, frozen=True, kw_only=True):
+    """A run as it is stored, and shown by ``GET /runs/{run_id}``."""
+
+    status: Status
+    answer: str
+    sources: list[Source]
+    stages: dict[str, StageTime]
+    elapsed_ms: float
+    token_count: int = 0
+    first_token_ms: float | None = None
+    finish_reason: str | None = None
+    error: Failure | None = None
+
+
+class RunStore(Protocol):
+    """Where runs and the conversation are kept."""
+
+    async def begin(self, run: Run) -> None:
+        """Store the user's message and the run as ``running``, and give the run its history."""
+        ...
+
+    async def finish(self, run: Run, outcome: Outcome) -> None:
+        """Store the answer, or what there is of it, and how the run ended; may be called again after an error."""
+        ...
+
+
+class Runner:
+    """Runs questions through the stages; whatever happens inside a run, :meth:`start` and its task never raise for it."""
+
+    def __init__(self, stages: Sequence[tuple[str, Stage]], bus: EventBus, store: RunStore, limits: Limits) -> None:
+        self._stages = stages
+        self._bus = bus
+        self._store = store
+        self._limits = limits
+        self._live: dict[str, LiveRun] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def start(self, run: Run) -> None:
+        """Store the question and set the run going; return once its first event is published.
+
+        Raises:
+            Exception: Whatever the store raises; there is no run then.
+        """
+        await self._store.begin(run)
+        live = self._live[run.id] = LiveRun(run, self._limits, asyncio.get_running_loop())
+        self._bus.open(run.id)
+        self._bus.publish(run.id, RunStart(RunStarted(run_id=run.id, session_id=run.session_id)))
+        task = asyncio.create_task(self._supervise(live), name=f"run-{run.id}")
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    def stop(self, run_id: str, why: Stop = Stop.CLIENT) -> bool:
+        """Stop a run in whatever stage it is; False when it is not under way."""
+        live = self._live.get(run_id)
+        if live is None:
+            return False
+        live.request_stop(why)
+        return True
+
+    def progress(self, run_id: str) -> Outcome | None:
+        """Return what there is of a run under way, None when it is not."""
+        live = self._live.get(run_id)
+        return None if live is None else _outcome(live, "running")
+
+    async def close(self) -> None:
+        """Stop every run and wait until each is stored."""
+        for live in self._live.values():
+            live.request_stop(Stop.SHUTDOWN)
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=STOP_GRACE_S + sum(STORE_ATTEMPTS_S))
+
+    async def _supervise(self, live: LiveRun) -> None:
+        work = asyncio.create_task(self._work(live), name=f"stages-{live.run.id}")
+        await asyncio.wait({work, live.stop}, return_when=asyncio.FIRST_COMPLETED)
+        if not work.done():
+            work.cancel()
+            await asyncio.wait({work}, timeout=STOP_GRACE_S)
+        live.close()
+        if not work.done():
+            log.error("stage.ignores_cancellation", run_id=live.run.id, stage=live.stage)
+        await self._end(live, work.result() if work.done() else asyncio.CancelledError())
+
+    async def _work(self, live: LiveRun) -> BaseException | None:
+        """Run the stages; return the exception that ended them early, None when all ended well."""
+        try:
+            for name, stage in self._stages:
+                await self._run_stage(live, name, stage)
+        except BaseException as broken:  # noqa: BLE001  # a plugin's SystemExit must not end the server
+            return broken
+        return None
+
+    async def _run_stage(self, live: LiveRun, name: str, stage: Stage) -> None:
+        live.begin_stage(name)
+        async with aclosing(stage.run(live.run)) as events:
+            async for event in events:
+                self._send(live, event)
+        if missing := live.missing():
+            raise ContractBroken(f"stage {name!r} ended without its {missing} event")
+        log.info("stage.complete", run_id=live.run.id, stage=name, elapsed_ms=live.timings[name].elapsed_ms)
+
+    def _send(self, live: LiveRun, event: Event) -> None:
+        if live.closed:
+            raise ContractBroken(f"stage {live.stage!r} went on after its run was stopped")
+        if type(event) is Token:
+            live.take_token(event)
+        elif not isinstance(event, Event) or isinstance(event, (*TERMINAL, RunStart)):
+            raise ContractBroken(f"stage {live.stage!r} yielded {type(event).__name__}, which is not a stage's event")
+        else:
+            event = live.stamp(event)
+        self._bus.publish(live.run.id, event)
+        live.touch()
+
+    async def _end(self, live: LiveRun, broken: BaseException | None) -> None:
+        failure = _failure(live, broken)
+        status: Status = "error" if failure else "cancelled" if broken else "completed"
+        outcome = _outcome(live, status, failure)
+        if not await self._stored(live.run, outcome) and status == "completed":
+            failure = Failure("The answer could not be stored.", Code.INTERNAL_ERROR, "run", retryable=True)
+            outcome = msgspec.structs.replace(outcome, status="error", error=failure)
+        _log_run(live, outcome, broken)
+        self._bus.publish(live.run.id, _last_event(live, outcome))
+        del self._live[live.run.id]
+
+    async def _stored(self, run: Run, outcome: Outcome) -> bool:
+        for wait_s in STORE_ATTEMPTS_S:
+            await asyncio.sleep(wait_s)
+            try:
+                await self._store.finish(run, outcome)
+            except Exception as problem:  # noqa: BLE001  # whatever the store's trouble is, the run must end
+                log.warning("run.store_failed", run_id=run.id, error=repr(problem))
+            else:
+                return True
+        return False
+
+
+def _failure(live: LiveRun, broken: BaseException | None) -> Failure | None:
+    """Say in the client's words what ended the run early; None when all stages ended, or the client stopped it."""
+    if broken is None:
+        return None
+    if live.stop.done():
+        why = live.stop.result()
+        return None if why is Stop.CLIENT else Failure(*_LIMIT_MESSAGES[why], live.stage, retryable=True)
+    code, message = _STAGE_CODES.get(live.stage, (Code.STAGE_ERROR, f"The stage {live.stage} failed."))
+    if isinstance(broken, RunError):
+        return Failure(str(broken), broken.code or code, live.stage, retryable=broken.retryable)
+    return Failure(message, code, live.stage, retryable=not isinstance(broken, ContractBroken))
+
+
+def _outcome(live: LiveRun, status: Status, failure: Failure | None = None) -> Outcome:
+    return Outcome(
+        status=status,
+        answer=live.answer,
+        sources=live.run.sources,
+        stages=live.timings,
+        elapsed_ms=live.elapsed_ms,
+        token_count=len(live.pieces),
+        first_token_ms=live.first_token_ms,
+        finish_reason=live.finish_reason,
+        error=failure,
+    )
+
+
+def _last_event(live: LiveRun, outcome: Outcome) -> Event:
+    if outcome.error:
+        return Error(outcome.error)
+    if outcome.status == "cancelled":
+        return Cancelled(Stopped(stage=live.stage, tokens_kept=outcome.token_count))
+    return Done(Finished(live.run.id, live.run.message_id, outcome.elapsed_ms, outcome.stages))
+
+
+def _log_run(live: LiveRun, outcome: Outcome, broken: BaseException | None) -> None:
+    facts = {
+        "run_id": live.run.id,
+        "session_id": live.run.session_id,
+        "first_token_ms": outcome.first_token_ms,
+        "token_count": outcome.token_count,
+        "elapsed_ms": outcome.elapsed_ms,
+    }
+    if outcome.status == "completed":
+        log.info("run.complete", **facts)
+    elif outcome.status == "cancelled":
+        log.info("Stream cancelled by client", stage=live.stage, **facts)
+    elif outcome.error:
+        unexpected = broken if not live.stop.done() and not isinstance(broken, RunError) else None
+        log.error("run.failed", stage=live.stage, code=outcome.error.code, cause=_cause(broken), exc_info=unexpected, **facts)
+
+
+def _cause(broken: BaseException | None) -> str | None:
+    """Name what is behind a failure for the log; never its text, which may quote a question."""
+    behind = broken.__cause__ or broken if broken else None
+    return type(behind).__name__ if behind else None

@@ -1,0 +1,30 @@
+"""The bounded thread pool for whatever would block the loop."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import ParamSpec, TypeVar
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+class Threads:
+    """Runs blocking functions beside the loop, at most ``size`` at once; more wait in line.
+
+    A cancelled caller goes on at once: a call in line is dropped, one under way ends by itself and its result is thrown
+    away.
+    """
+
+    def __init__(self, size: int) -> None:
+        self._pool = ThreadPoolExecutor(size, thread_name_prefix="stagecast")
+
+    async def run(self, function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
+        """Return ``function(*args, **kwargs)``; its exceptions are raised here."""
+        return await asyncio.wrap_future(self._pool.submit(function, *args, **kwargs))
+
+    def close(self) -> None:
+        """Take no more calls and do not wait for those under way."""
+        self._pool.shutdown(wait=False, cancel_futures=True)
