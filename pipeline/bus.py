@@ -7,6 +7,7 @@ from collections.abc import AsyncGenerator
 
 from pipeline.errors import UnknownRun
 from pipeline.events import TERMINAL, Event, WallClock, frame
+from pipeline.host import Host
 
 BATCH = 64
 """Frames handed over at once; a reader that is far behind must give the loop back in between."""
@@ -83,3 +84,8 @@ class MemoryBus:
             return self._logs[run_id]
         except KeyError:
             raise UnknownRun(run_id) from None
+
+
+def memory_bus(host: Host) -> MemoryBus:  # noqa: ARG001  # every plugin is made with the host
+    """Make the bus named ``memory``."""
+    return MemoryBus()

@@ -6,7 +6,7 @@ Plugins are made once, with the :class:`~pipeline.host.Host`, and hold no state 
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from typing import Any, Protocol
 
 import msgspec
@@ -133,12 +133,16 @@ class Reranker(Protocol):
 
 
 class LLM(Protocol):
-    """Writes the answer."""
+    """Writes the answer.
+
+    An LLM that cannot judge by itself whether the passages answer the question may have an attribute ``min_relevance``:
+    when the best passage's cosine is below it, the question is refused and the LLM is not asked.
+    """
 
     model: str
     """Shown in ``generation_start`` and in the list of plugins."""
 
-    def stream(self, prompt: Prompt) -> AsyncIterator[str | Finish]:
+    def stream(self, prompt: Prompt) -> AsyncGenerator[str | Finish]:
         """Yield the answer in pieces, the moment they are there, and at the end possibly a ``Finish``.
 
         Passages are cited as ``[n]``. The stream is closed when the run is stopped; the connection behind it must then

@@ -101,6 +101,11 @@ class Runner:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
+    @property
+    def count(self) -> int:
+        """How many runs are under way."""
+        return len(self._live)
+
     def stop(self, run_id: str, why: Stop = Stop.CLIENT) -> bool:
         """Stop a run in whatever stage it is; False when it is not under way."""
         live = self._live.get(run_id)
@@ -109,6 +114,11 @@ class Runner:
         live.request_stop(why)
         return True
 
+    def stop_all(self, why: Stop) -> None:
+        """Stop every run under way."""
+        for live in self._live.values():
+            live.request_stop(why)
+
     def progress(self, run_id: str) -> Outcome | None:
         """Return what there is of a run under way, None when it is not."""
         live = self._live.get(run_id)
@@ -116,8 +126,7 @@ class Runner:
 
     async def close(self) -> None:
         """Stop every run and wait until each is stored."""
-        for live in self._live.values():
-            live.request_stop(Stop.SHUTDOWN)
+        self.stop_all(Stop.SHUTDOWN)
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=STOP_GRACE_S + sum(STORE_ATTEMPTS_S))
 

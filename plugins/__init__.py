@@ -1,0 +1,1 @@
+"""The plugins that ship with Stagecast; each is found by its entry point, none imports another."""

@@ -1,0 +1,64 @@
+"""The Litestar application: routes, dependencies, answers to bad requests."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from litestar import Litestar, Request
+from litestar.di import Provide
+from litestar.openapi import OpenAPIConfig
+from litestar.openapi.plugins import JsonRenderPlugin, ScalarRenderPlugin
+
+from api import __version__
+from api.boot import Boot
+from api.http.chat import chat, read_run
+from api.http.collection import list_documents, read_document, search
+from api.http.health import health, plugins, ready
+from api.http.problems import HANDLERS, not_ready, refuse
+from api.http.schema import describe_events
+from api.runs import Runs
+from api.settings import Settings
+from api.storage.documents import Documents
+from api.system import System
+
+ROUTES = [health, ready, plugins, chat, read_run, search, list_documents, read_document]
+
+
+def create_app(boot: Boot) -> Litestar:
+    """Return the application; its routes answer 503 until ``boot`` has brought the system up."""
+
+    def system() -> System:
+        if boot.system is None or not boot.ready:
+            raise not_ready(boot.reason)
+        return boot.system
+
+    def runs() -> Runs:
+        return system().runs
+
+    def documents() -> Documents:
+        return system().documents
+
+    def settings() -> Settings:
+        return boot.settings
+
+    provided = {"system": system, "runs": runs, "documents": documents, "settings": settings, "boot": lambda: boot}
+    return Litestar(
+        route_handlers=ROUTES,
+        dependencies={name: Provide(make, sync_to_thread=False) for name, make in provided.items()},
+        exception_handlers=HANDLERS,
+        before_request=_require_json,
+        lifespan=[boot.lifespan],
+        openapi_config=OpenAPIConfig(
+            title="Stagecast",
+            version=__version__,
+            path="/schema",
+            render_plugins=[JsonRenderPlugin(), ScalarRenderPlugin()],
+            components=describe_events(),
+        ),
+    )
+
+
+def _require_json(request: Request[Any, Any, Any]) -> None:
+    if request.method == "POST" and request.content_type[0] != "application/json":
+        found = request.headers.get("content-type") or "none"
+        raise refuse(415, f"Content-Type: application/json is needed, not {found[:100]!r}.")

@@ -1,0 +1,70 @@
+"""The start of the server: it listens at once, and is ready when database, collection and models are."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncGenerator, Callable
+from contextlib import asynccontextmanager
+
+import structlog
+from litestar import Litestar
+
+from api.ingest.sample import load_sample
+from api.settings import Settings
+from api.system import System, running, warm_all
+from pipeline.live import Stop
+
+log = structlog.get_logger()
+
+
+class Boot:
+    """Brings the system up beside the listening server; ``reason`` says what it still waits for."""
+
+    def __init__(self, settings: Settings, failed: Callable[[Exception], object]) -> None:
+        self.settings = settings
+        self.system: System | None = None
+        self.ready = False
+        self.reason = "the database is starting"
+        self._failed = failed
+        self._leave = asyncio.Event()
+        self._begun = time.monotonic()
+
+    @asynccontextmanager
+    async def lifespan(self, _app: Litestar) -> AsyncGenerator[None]:
+        """Keep the system up for as long as the server listens."""
+        task = asyncio.create_task(self._run(), name="boot")
+        try:
+            yield
+        finally:
+            self.ready = False
+            self._leave.set()
+            if self.system is None:
+                task.cancel()
+            await asyncio.wait({task})
+
+    def say_goodbye(self) -> None:
+        """End every run with ``SERVER_RESTART``, so that no reader holds up the server's end."""
+        self.ready, self.reason = False, "the server is stopping"
+        if self.system is not None:
+            self.system.runner.stop_all(Stop.SHUTDOWN)
+
+    async def _run(self) -> None:
+        try:
+            async with running(self.settings) as system:
+                self.system = system
+                await self._prepare(system)
+                await self._leave.wait()
+        except Exception as problem:  # noqa: BLE001  # whatever stops the start is told by whoever started us
+            self.reason = "the start failed"
+            self._failed(problem)
+        finally:
+            self.system = None
+
+    async def _prepare(self, system: System) -> None:
+        self.reason = "models are being loaded"
+        await warm_all(system)
+        self.reason = "the sample collection is being loaded"
+        await load_sample(system)
+        self.ready = True
+        log.info("server.ready", seconds=round(time.monotonic() - self._begun, 2))

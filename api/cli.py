@@ -1,0 +1,136 @@
+"""The command ``stagecast``. Heavy imports are inside the commands, so that help and mistakes are answered at once."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import Coroutine
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from api import __version__
+from pipeline.errors import ConfigurationError
+
+app = typer.Typer(
+    name="stagecast",
+    help="Answers questions from a document collection and shows its work: every stage and token is streamed.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+
+
+def main() -> None:
+    """Run the command line; a configuration error ends it with one message and exit code 1."""
+    try:
+        app()
+    except ConfigurationError as problem:
+        sys.exit(f"stagecast: {problem}")
+
+
+def _version(wanted: bool) -> None:  # noqa: FBT001  # typer calls it so
+    if wanted:
+        typer.echo(f"stagecast {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    pass
+
+
+@app.command()
+def serve(
+    host: Annotated[str, typer.Option(help="Address to listen on; without keys only loopback.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="Port to listen on.", min=1, max=65535)] = 8000,
+    reload: Annotated[bool, typer.Option("--reload", help="Start anew when the code changes.")] = False,
+) -> None:
+    """Start the server, with its own database unless STAGECAST_DATABASE_URL names one."""
+    from api import logs, server, settings
+
+    configured = settings.load()
+    logs.configure(configured.log_level)
+    if reload:
+        server.serve_reloading(configured, host, port)
+    else:
+        server.serve(configured, host, port)
+
+
+@app.command()
+def ingest(
+    paths: Annotated[
+        list[Path], typer.Argument(help="Files and folders: Markdown, text, HTML, PDF, JSON lines.", show_default=False)
+    ],
+) -> None:
+    """Bring documents into the collection; unchanged ones are skipped, changed ones replaced."""
+    from api.ingest.report import ingest_paths
+
+    raise typer.Exit(_run(ingest_paths(_quiet_settings(), paths)))
+
+
+@app.command()
+def reindex() -> None:
+    """Cut and embed every stored document anew, for another embedder."""
+    from api.ingest.report import reindex_all
+
+    raise typer.Exit(_run(reindex_all(_quiet_settings())))
+
+
+@app.command()
+def ask(
+    question: Annotated[str, typer.Argument(help="The question.", show_default=False)],
+    session: Annotated[str | None, typer.Option(help="Go on with this conversation.")] = None,
+) -> None:
+    """Answer one question in the terminal: stages with their times, the answer as it comes, its sources."""
+    from api.ask import answer
+
+    raise typer.Exit(_run(answer(_quiet_settings(), question, session)))
+
+
+@app.command()
+def plugins() -> None:
+    """List what is installed, and which of it the settings have chosen."""
+    from api.listing import list_plugins
+
+    list_plugins(_quiet_settings())
+
+
+@app.command()
+def migrate() -> None:
+    """Bring the database to this version's tables; `serve` does so by itself."""
+    from api.storage.database import opened
+
+    async def upgrade() -> int:
+        async with opened(_quiet_settings(), share=True):
+            typer.echo("The database is up to date.")
+        return 0
+
+    raise typer.Exit(_run(upgrade()))
+
+
+def _quiet_settings() -> Any:
+    """Load the settings and log warnings only, unless more is asked for: the terminal is the command's own."""
+    from api import logs, settings
+
+    configured = settings.load()
+    logs.configure(configured.log_level if configured.log_level == "DEBUG" else "WARNING")
+    return configured
+
+
+def _run(work: Coroutine[Any, Any, int]) -> int:
+    try:
+        return asyncio.run(work)
+    except KeyboardInterrupt:
+        typer.echo("Stopped.", err=True)
+        return 130
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,69 @@
+"""``GET /documents``, ``GET /documents/{id}`` and ``POST /search``: the collection, and retrieval alone."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import msgspec
+from litestar import get, post
+from litestar.di import NamedDependency
+from litestar.params import JSONBody, Parameter
+from msgspec import Meta
+
+from api.http.chat import MAX_BODY_BYTES, MAX_MESSAGE_CHARS, Filters
+from api.http.problems import refuse
+from api.storage.documents import DocumentPage, Documents, WholeDocument
+from api.system import System
+from pipeline.ports import Passage
+from pipeline.text import clean
+
+
+class SearchRequest(msgspec.Struct, forbid_unknown_fields=True):
+    """A query; ``limit`` passages at most are returned."""
+
+    query: str
+    limit: Annotated[int, Meta(ge=1, le=100)] = 10
+    filters: Filters = {}
+    """Only passages whose metadata has these values are found."""
+
+    def __post_init__(self) -> None:
+        self.query = clean(self.query).strip()
+        if not 1 <= len(self.query) <= MAX_MESSAGE_CHARS:
+            raise ValueError(f"field `query`: 1 to {MAX_MESSAGE_CHARS:,} characters after trimming")
+
+
+class SearchResult(msgspec.Struct, frozen=True):
+    """Passages, best first, with the scores of each part; ``method`` is what ordered them last."""
+
+    query: str
+    method: str
+    passages: list[Passage]
+
+
+@post("/search", status_code=200, request_max_body_size=MAX_BODY_BYTES)
+async def search(data: JSONBody[SearchRequest], system: NamedDependency[System]) -> SearchResult:
+    """Retrieve and rerank without answering."""
+    host = system.host
+    found = await host.retriever.search(data.query, max(data.limit, host.options.candidates), data.filters)
+    ranked = await host.reranker.rerank(data.query, found, data.limit)
+    return SearchResult(data.query, host.reranker.method, ranked)
+
+
+@get("/documents")
+async def list_documents(
+    documents: NamedDependency[Documents],
+    limit: Annotated[int, Parameter(ge=1, le=1000)] = 100,
+    offset: Annotated[int, Parameter(ge=0, le=2**62)] = 0,
+) -> DocumentPage:
+    """Return the documents by title, a page at a time."""
+    return await documents.page(limit, offset)
+
+
+@get("/documents/{document_id:path}")
+async def read_document(document_id: str, documents: NamedDependency[Documents]) -> WholeDocument:
+    """Return a document with its text and chunks."""
+    wanted = document_id.removeprefix("/")
+    found = await documents.find(clean(wanted))
+    if found is None:
+        raise refuse(404, f"There is no document {wanted!r}.")
+    return found

@@ -1,0 +1,102 @@
+"""Every refused request is answered as ``application/problem+json`` (RFC 9457) that names the culprit."""
+
+from __future__ import annotations
+
+import re
+from http import HTTPStatus
+from typing import Any
+
+import structlog
+from litestar import Request, Response
+from litestar.exceptions import HTTPException, ValidationException
+from litestar.plugins.problem_details import ProblemDetailsException
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+
+from pipeline.errors import Code
+from pipeline.events import Failure
+
+log = structlog.get_logger()
+
+AnyRequest = Request[Any, Any, Any]
+Problem = Response[dict[str, Any]]
+
+UPSTREAM_CODES = {Code.GENERATION_ERROR, Code.UPSTREAM_TRUNCATED}
+_FIELD = re.compile(r"(?:field `(?P<named>[^`]+)`)|(?:`\$\.(?P<path>[^`]+)`)")
+
+
+def refuse(status: int, detail: str, *, retry_after_s: int | None = None, **extra: Any) -> ProblemDetailsException:
+    """Return the exception that answers a request with this status; ``extra`` are further members of the problem."""
+    return ProblemDetailsException(
+        status_code=status,
+        title=HTTPStatus(status).phrase,
+        detail=detail,
+        type_="about:blank",
+        headers={"Retry-After": str(retry_after_s)} if retry_after_s is not None else None,
+        extra=extra,
+    )
+
+
+def bad_field(field: str, message: str) -> ProblemDetailsException:
+    """Refuse a request for one of its fields."""
+    return refuse(400, f"{field}: {message}", errors=[{"field": field, "message": message}])
+
+
+def not_ready(reason: str) -> ProblemDetailsException:
+    """Refuse a request that comes too early."""
+    return refuse(503, f"The server is not ready: {reason}.", retry_after_s=1)
+
+
+def failed(failure: Failure, run_id: str) -> ProblemDetailsException:
+    """Return the answer to a request whose run failed."""
+    status = 502 if failure.code in UPSTREAM_CODES else 503
+    return refuse(status, failure.message, code=failure.code, stage=failure.stage, retryable=failure.retryable, run_id=run_id)
+
+
+def _http(request: AnyRequest, problem: HTTPException) -> Problem:
+    if isinstance(problem, ValidationException):
+        return _invalid(problem).to_response(request)
+    if problem.status_code >= HTTPStatus.INTERNAL_SERVER_ERROR:
+        return _unexpected(request, problem)
+    shown = refuse(problem.status_code, problem.detail)
+    shown.headers = problem.headers
+    return shown.to_response(request)
+
+
+def _invalid(problem: ValidationException) -> ProblemDetailsException:
+    """Name the field; it is in the key, or only in the text, of what was found wrong."""
+    found = problem.extra if isinstance(problem.extra, list) else []
+    errors = [{"field": _field(error), "message": str(error.get("message", ""))} for error in found]
+    if not errors:
+        return refuse(400, problem.detail)
+    return refuse(400, "; ".join(f"{e['field']}: {e['message']}" for e in errors), errors=errors)
+
+
+def _field(error: dict[str, Any]) -> str:
+    named = _FIELD.search(str(error.get("message", "")))
+    return str(error.get("key") or (named and (named["named"] or named["path"])) or "body")
+
+
+def _no_database(request: AnyRequest, problem: Exception) -> Problem:
+    log.error("request.no_database", path=request.scope["path"], error=type(problem).__name__)
+    return refuse(503, "The database cannot be reached at the moment.", retry_after_s=1).to_response(request)
+
+
+def _unexpected(request: AnyRequest, problem: Exception) -> Problem:
+    log.error("request.failed", path=request.scope["path"], exc_info=problem)
+    return refuse(500, "Something went wrong in the server; its log says what.").to_response(request)
+
+
+def _problem(request: AnyRequest, problem: ProblemDetailsException) -> Problem:
+    return problem.to_response(request)
+
+
+HANDLERS = {
+    ProblemDetailsException: _problem,
+    HTTPException: _http,
+    DBAPIError: _no_database,
+    PoolTimeout: _no_database,
+    OSError: _no_database,
+    TimeoutError: _no_database,
+    Exception: _unexpected,
+}

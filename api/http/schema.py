@@ -1,0 +1,45 @@
+"""The events in the OpenAPI description, made from the structs that are sent."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+from litestar.openapi.spec import Components, OpenAPIMediaType, Operation, Reference
+
+from pipeline.events import WIRE_EVENTS
+
+_TEMPLATE = "#/components/schemas/{name}"
+_TIMESTAMP = {"type": "string", "format": "date-time", "examples": ["2025-11-06T10:30:40.000Z"]}
+
+
+def describe_events() -> Components:
+    """Return a schema for each event type, and ``Event`` for any of them."""
+    _, schemas = msgspec.json.schema_components(WIRE_EVENTS, ref_template=_TEMPLATE)
+    names = [event.__name__ for event in WIRE_EVENTS]
+    for name in names:
+        _add_timestamp(schemas[name])
+    mapping = {schemas[name]["properties"]["type"]["enum"][0]: _TEMPLATE.format(name=name) for name in names}
+    schemas["Event"] = {
+        "description": "The data of one Server-Sent Event. Stages of plugins add types of their own, `<stage>_start` and "
+        "`<stage>_complete`; a client should pass over types it does not know.",
+        "oneOf": [{"$ref": _TEMPLATE.format(name=name)} for name in names],
+        "discriminator": {"propertyName": "type", "mapping": mapping},
+    }
+    return Components(schemas=schemas)  # type: ignore[arg-type]  # plain JSON Schema stands where Litestar has a class
+
+
+def _add_timestamp(schema: dict[str, Any]) -> None:
+    schema["properties"]["timestamp"] = _TIMESTAMP
+    schema["required"].append("timestamp")
+
+
+@dataclass
+class StreamOperation(Operation):
+    """An operation whose answer may also be a stream of events."""
+
+    def __post_init__(self) -> None:
+        answer: Any = (self.responses or {}).get("200")
+        if answer is not None and answer.content is not None:
+            answer.content["text/event-stream"] = OpenAPIMediaType(schema=Reference(ref=_TEMPLATE.format(name="Event")))

@@ -1,0 +1,121 @@
+"""A run's events as a Server-Sent Events response: a reader of the run's log, and nothing more."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from contextlib import aclosing
+from typing import Any
+
+import structlog
+from litestar.response import ServerSentEvent
+from litestar.response.streaming import ASGIStreamingResponse
+from litestar.types import Receive, Send
+
+from pipeline.bus import BATCH
+from pipeline.ports import EventBus
+
+log = structlog.get_logger()
+
+WRITE_DEADLINE_S = 30.0
+"""A reader whose socket takes nothing for so long is given up."""
+
+
+class EventStream(ServerSentEvent):
+    """Streams a run's events from a cursor; tells by ``left`` when the reader went before the end.
+
+    Litestar's own loop costs a thread hop a stream and a string builder an event; this one takes all frames that are
+    ready and writes them at once, just as they lie in the log.
+    """
+
+    def __init__(
+        self, bus: EventBus, run_id: str, *, after: int = 0, heartbeat_s: float, left: Callable[[], object]
+    ) -> None:
+        super().__init__(content=iter(()), status_code=200, headers={"Cache-Control": "no-cache"})
+        self._reader = Reader(bus, run_id, after, heartbeat_s, left)
+
+    def to_asgi_response(self, *args: Any, **kwargs: Any) -> ASGIStreamingResponse:
+        """Return Litestar's response, its body written by our reader."""
+        made = super().to_asgi_response(*args, **kwargs)
+        return _EventStreamASGI(
+            iterator=iter(()),
+            headers=dict(made.headers),
+            media_type="text/event-stream",
+            status_code=200,
+            background=made.background,
+            is_head_response=made.is_head_response,
+            reader=self._reader,
+        )
+
+
+class _EventStreamASGI(ASGIStreamingResponse):
+    __slots__ = ("_reader",)
+
+    def __init__(self, *, reader: Reader, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self._reader = reader
+
+    async def send_body(self, send: Send, receive: Receive) -> None:
+        await self._reader.write_all(send, receive)
+
+
+class Reader:
+    """One reader of one run: writes to its socket, notices that it left, keeps its connection alive."""
+
+    def __init__(
+        self, bus: EventBus, run_id: str, after: int, heartbeat_s: float, left: Callable[[], object]
+    ) -> None:
+        self._bus = bus
+        self._run_id = run_id
+        self._after = after
+        self._heartbeat_s = heartbeat_s
+        self._left = left
+        self._writing_since: float | None = None
+        self._last_write = 0.0
+
+    async def write_all(self, send: Send, receive: Receive) -> None:
+        """Write until the run's end, until the reader leaves, or until it has taken nothing for too long."""
+        write = asyncio.ensure_future(self._write(send))
+        watch = {asyncio.ensure_future(gone(receive)), asyncio.ensure_future(self._beat(send))}
+        try:
+            await asyncio.wait({write, *watch}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            if not write.done():
+                self._left()
+            for task in (write, *watch):
+                task.cancel()
+            await asyncio.gather(write, *watch, return_exceptions=True)
+        if not write.cancelled() and (broken := write.exception()):
+            log.error("reader.failed", run_id=self._run_id, exc_info=broken)
+
+    async def _write(self, send: Send) -> None:
+        async with aclosing(self._bus.read(self._run_id, self._after)) as batches:
+            async for frames in batches:
+                await self._put(send, frames[0] if len(frames) == 1 else b"".join(frames))
+                if len(frames) == BATCH:
+                    await asyncio.sleep(0)
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+    async def _put(self, send: Send, body: bytes) -> None:
+        loop = asyncio.get_running_loop()
+        self._writing_since = loop.time()
+        await send({"type": "http.response.body", "body": body, "more_body": True})
+        self._writing_since = None
+        self._last_write = loop.time()
+
+    async def _beat(self, send: Send) -> None:
+        """Send a comment whenever nothing else was sent for a while; return when a write has hung for too long."""
+        loop = asyncio.get_running_loop()
+        while True:
+            await asyncio.sleep(min(self._heartbeat_s, WRITE_DEADLINE_S))
+            if self._writing_since is not None:
+                if loop.time() - self._writing_since > WRITE_DEADLINE_S:
+                    return
+            elif loop.time() - self._last_write >= self._heartbeat_s:
+                await self._put(send, b": \n\n")
+
+
+async def gone(receive: Receive) -> None:
+    """Return when the client has left."""
+    while (await receive())["type"] != "http.disconnect":
+        pass

@@ -1,0 +1,164 @@
+"""Writes documents with their chunks and postings; a document is replaced in one transaction."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import asynccontextmanager
+from typing import Any
+
+import asyncpg
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+from pgvector import HalfVector
+from pgvector.asyncpg import register_vector
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from api.ingest.readers import Document
+from api.storage.database import CONNECT_TIMEOUT_S
+from pipeline.chunking import Chunk
+
+WRITE_TIMEOUT_S = 120.0
+LOCK = 7_224_113_002
+"""Of ``pg_advisory_xact_lock``: counts of terms are changed by one writer at a time."""
+
+FORGET = """
+with gone as (
+    select p.term, p.chunk_id, p.length from posting p join chunk c on c.id = p.chunk_id where c.document_id = any($1)
+), terms as (
+    update term t set chunks = t.chunks - g.n
+      from (select term, count(*) as n from gone group by term order by term) g where t.term = g.term
+)
+update store set chunks = chunks - (select count(*) from chunk where document_id = any($1)),
+                 length = length - (select coalesce(sum(length), 0) from (select distinct chunk_id, length from gone) d)
+"""
+
+INDEX = """
+insert into posting (term, chunk_id, tf, length)
+select lexeme, id, least(tf, 32767), sum(tf) over (partition by id)
+  from (select c.id, t.lexeme, cardinality(t.positions) as tf
+          from chunk c join document d on d.id = c.document_id,
+               unnest(to_tsvector('english', concat_ws(' ', d.title, c.heading, c.text))) as t
+         where c.id = any($1)) as terms
+"""
+
+COUNT = """
+with fresh as (
+    select term, chunk_id, length from posting where chunk_id = any($1)
+), terms as (
+    insert into term (term, chunks) select term, count(*) from fresh group by term order by term
+        on conflict (term) do update set chunks = term.chunks + excluded.chunks
+)
+update store set chunks = chunks + cardinality($1::bigint[]),
+                 length = length + (select coalesce(sum(length), 0) from (select distinct chunk_id, length from fresh) d)
+"""
+
+
+class Prepared(msgspec.Struct, frozen=True):
+    """A document that is ready to be written; vectors are one row a chunk, sentences one array a chunk."""
+
+    document: Document
+    digest: bytes
+    chunks: list[Chunk]
+    vectors: NDArray[np.float32]
+    sentences: list[NDArray[np.float32]]
+
+
+class Writer:
+    """One connection of its own: bulk writes need another codec and more patience than questions."""
+
+    def __init__(self, connection: asyncpg.Connection[asyncpg.Record]) -> None:
+        self._connection = connection
+
+    async def digests(self, ids: Sequence[str]) -> dict[str, bytes]:
+        """Return the digests of those documents that are stored, by id."""
+        rows = await self._connection.fetch("select id, digest from document where id = any($1)", ids)
+        return {row["id"]: row["digest"] for row in rows}
+
+    async def all_ids(self) -> list[str]:
+        """Return the ids of all documents."""
+        return [row["id"] for row in await self._connection.fetch("select id from document order by id")]
+
+    async def read(self, ids: Sequence[str]) -> list[Document]:
+        """Return stored documents as they were read."""
+        wanted = "select id, title, url, text, meta as metadata, path from document where id = any($1) order by id"
+        return [Document(**row) for row in await self._connection.fetch(wanted, ids)]
+
+    async def replace(self, batch: Sequence[Prepared]) -> None:
+        """Store the documents, replacing those that are there, in one transaction."""
+        async with self._connection.transaction():
+            await self._lock()
+            await self._remove([ready.document.id for ready in batch])
+            await self._copy("document", [_document_row(ready) for ready in batch])
+            ids = await self._copy_chunks(batch)
+            await self._connection.execute(INDEX, ids)
+            await self._connection.execute(COUNT, ids)
+
+    async def _lock(self) -> None:
+        await self._connection.execute("select pg_advisory_xact_lock($1)", LOCK)
+
+    async def _remove(self, ids: list[str]) -> None:
+        await self._connection.execute(FORGET, ids)
+        await self._connection.execute("delete from document where id = any($1)", ids)
+
+    async def _copy_chunks(self, batch: Sequence[Prepared]) -> list[int]:
+        count = sum(len(ready.chunks) for ready in batch)
+        new = "select nextval(pg_get_serial_sequence('chunk', 'id')) as id from generate_series(1, $1::int)"
+        ids = [row["id"] for row in await self._connection.fetch(new, count)]
+        rows = [row for ready in batch for row in _chunk_rows(ready)]
+        await self._copy("chunk", [{"id": i, **row} for i, row in zip(ids, rows, strict=True)])
+        return ids
+
+    async def _copy(self, table: str, rows: list[dict[str, Any]]) -> None:
+        if rows:
+            records = [tuple(row.values()) for row in rows]
+            await self._connection.copy_records_to_table(table, records=records, columns=list(rows[0]))
+
+
+@asynccontextmanager
+async def writer(engine: AsyncEngine) -> AsyncGenerator[Writer]:
+    """Lend a writer to the engine's database."""
+    url = engine.url.set(drivername="postgresql").render_as_string(hide_password=False)
+    connection = await asyncpg.connect(url, timeout=CONNECT_TIMEOUT_S, command_timeout=WRITE_TIMEOUT_S)
+    try:
+        await register_vector(connection)
+        await connection.set_type_codec(
+            "jsonb", schema="pg_catalog", format="binary", encoder=_encode_jsonb, decoder=lambda value: json.loads(value[1:])
+        )
+        yield Writer(connection)
+    finally:
+        await connection.close()
+
+
+def _encode_jsonb(value: object) -> bytes:
+    """Return PostgreSQL's binary form: a version number, then the text."""
+    return b"\x01" + json.dumps(value).encode()
+
+
+def _document_row(ready: Prepared) -> dict[str, Any]:
+    document = ready.document
+    return {
+        "id": document.id,
+        "title": document.title,
+        "url": document.url,
+        "text": document.text,
+        "meta": document.metadata,
+        "path": document.path,
+        "digest": ready.digest,
+        "chunk_count": len(ready.chunks),
+    }
+
+
+def _chunk_rows(ready: Prepared) -> list[dict[str, Any]]:
+    return [
+        {
+            "document_id": ready.document.id,
+            "position": chunk.position,
+            "heading": chunk.heading,
+            "text": chunk.text,
+            "embedding": HalfVector(vector),
+            "sentences": sentences.astype(np.float16).tobytes(),
+        }
+        for chunk, vector, sentences in zip(ready.chunks, ready.vectors, ready.sentences, strict=True)
+    ]

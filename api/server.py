@@ -1,0 +1,118 @@
+"""Runs the application under uvicorn."""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import socket
+from pathlib import Path
+from types import FrameType
+
+import uvicorn
+from litestar import Litestar
+
+from api import logs
+from api import settings as settings_module
+from api.app import create_app
+from api.boot import Boot
+from api.settings import Settings
+from pipeline.errors import ConfigurationError
+
+GOODBYE_S = 5
+"""How long open responses may take to end after a signal."""
+
+
+class NotLoopback(ConfigurationError):
+    """Without keys the server must not be reachable from other machines."""
+
+    def __init__(self, host: str) -> None:
+        super().__init__(f"the server has no keys that callers must show, so it serves loopback addresses only, not {host!r}")
+
+
+class Server(uvicorn.Server):
+    """Ends the runs on a signal; uvicorn by itself would wait for their streams."""
+
+    boot: Boot | None = None
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        super().handle_exit(sig, frame)
+        if self.boot is not None:
+            asyncio.get_running_loop().call_soon_threadsafe(self.boot.say_goodbye)
+
+
+def serve(settings: Settings, host: str, port: int) -> None:
+    """Serve until a signal.
+
+    Raises:
+        ConfigurationError: The start failed; the message says why and what to do.
+    """
+    if not is_loopback(host):
+        raise NotLoopback(host)
+    asyncio.run(_serve(settings, host, port))
+
+
+def serve_reloading(settings: Settings, host: str, port: int) -> None:
+    """Serve, and start anew whenever a file of the packages changes."""
+    if not is_loopback(host):
+        raise NotLoopback(host)
+    here = Path(__file__).parent.parent
+    packages = [str(here / name) for name in ("api", "pipeline", "plugins")]
+    uvicorn.run(
+        "api.server:from_environment", factory=True, host=host, port=port, reload=True, reload_dirs=packages,
+        log_level=settings.log_level.lower(), timeout_graceful_shutdown=GOODBYE_S, loop="asyncio",
+    )  # fmt: skip
+
+
+async def _serve(settings: Settings, host: str, port: int) -> None:
+    failures: list[Exception] = []
+
+    def failed(problem: Exception) -> None:
+        failures.append(problem)
+        server.should_exit = True
+
+    boot = Boot(settings, failed)
+    server = Server(configuration(create_app(boot), host, port))
+    server.boot = boot
+    await server.serve()
+    if failures:
+        raise failures[0]
+    if not server.started:
+        raise ConfigurationError(f"cannot listen on {host}:{port}; is another server running there?")
+
+
+def configuration(app: Litestar, host: str, port: int) -> uvicorn.Config:
+    """Return uvicorn's configuration: httptools, no access log, our own log format, an end that is not waited for."""
+    return uvicorn.Config(
+        app,
+        host=host,
+        port=port,
+        http="httptools",
+        loop="asyncio",
+        lifespan="on",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        timeout_graceful_shutdown=GOODBYE_S,
+        timeout_keep_alive=65,
+        backlog=2048,
+    )
+
+
+def is_loopback(host: str) -> bool:
+    """Say whether every address of this host is this machine's own."""
+    try:
+        found = socket.getaddrinfo(host, None)
+    except OSError:
+        return False
+    return all(ipaddress.ip_address(str(address[4][0]).partition("%")[0]).is_loopback for address in found)
+
+
+def from_environment() -> Litestar:
+    """Make the application for a server that reloads it when the code changes."""
+    settings = settings_module.load()
+    logs.configure(settings.log_level)
+
+    def failed(problem: Exception) -> None:
+        raise problem
+
+    return create_app(Boot(settings, failed))

@@ -1,0 +1,165 @@
+"""The settings: ``STAGECAST_*`` variables, or the same names in a file ``.env``; nothing else reads the environment."""
+
+from __future__ import annotations
+
+import os
+from functools import cached_property
+from pathlib import Path
+from typing import Annotated, Literal
+
+from dotenv import dotenv_values
+from pydantic import AliasChoices, Field, ValidationError, field_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from api.storage.embedded import default_folder
+from pipeline.errors import ConfigurationError
+from pipeline.host import Options
+from pipeline.live import Limits
+
+PREFIX = "STAGECAST_"
+ENV_FILE = ".env"
+
+Seconds = Annotated[float, Field(gt=0, le=86_400)]
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]+$")]
+
+
+class BadSetting(ConfigurationError):
+    """A setting is unknown or malformed."""
+
+
+class Settings(BaseSettings):
+    """What can be set; the description of each is in the README."""
+
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX, env_file=ENV_FILE, extra="ignore", frozen=True, env_ignore_empty=True
+    )
+
+    database_url: str | None = None
+    data_dir: Path = Field(default_factory=default_folder)
+
+    stages: Annotated[tuple[Name, ...], NoDecode] = ("retrieval", "reranking", "generation")
+    retriever: Name = "hybrid"
+    reranker: Name = "flashrank"
+    llm: Name | None = None
+    embedder: Name | None = None
+    bus: Name = "memory"
+
+    llm_model: str | None = None
+    llm_api_base: str | None = None
+    llm_temperature: float | None = Field(default=None, ge=0, le=2)
+    llm_max_tokens: int | None = Field(default=None, ge=1)
+    embedding_model: str | None = None
+    rerank_model: Name = "ms-marco-TinyBERT-L-2-v2"
+
+    candidates: int = Field(default=50, ge=1, le=1000)
+    sources: int = Field(default=8, ge=1, le=50)
+    min_relevance: float = Field(default=0.25, ge=-1, le=1)
+    history_tokens: int = Field(default=1500, ge=0)
+
+    idle_timeout_s: Seconds = 30.0
+    first_token_timeout_s: Seconds = 30.0
+    total_timeout_s: Seconds = 300.0
+    heartbeat_s: Seconds = 10.0
+    max_streams: int = Field(default=1000, ge=1)
+    threads: int = Field(default=4, ge=1, le=64)
+    database_pool: int = Field(default=10, ge=1, le=200)
+    sample: bool = True
+
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
+        default="INFO", validation_alias=AliasChoices(f"{PREFIX}LOG_LEVEL", "LOG_LEVEL")
+    )
+
+    @field_validator("stages", mode="before")
+    @classmethod
+    def _split(cls, value: object) -> object:
+        if isinstance(value, str):
+            return tuple(name.strip() for name in value.split(",") if name.strip())
+        return value
+
+    @field_validator("stages")
+    @classmethod
+    def _distinct(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if not value or len(set(value)) < len(value):
+            raise ValueError("name each stage once, at least one, separated by commas")
+        return value
+
+    @field_validator("database_url")
+    @classmethod
+    def _postgresql(cls, value: str | None) -> str | None:
+        if value is None:
+            return None
+        scheme, separator, rest = value.partition("://")
+        if scheme not in {"postgresql", "postgres", "postgresql+asyncpg"} or not separator:
+            raise ValueError("it must begin with postgresql://")
+        return f"postgresql+asyncpg://{rest}"
+
+    @field_validator("log_level", mode="before")
+    @classmethod
+    def _upper(cls, value: object) -> object:
+        return value.upper() if isinstance(value, str) else value
+
+    @cached_property
+    def plugins(self) -> dict[str, str]:
+        """The name of the plugin in force for each port that has one."""
+        return {
+            "retriever": self.retriever,
+            "reranker": self.reranker,
+            "llm": self.llm or ("litellm" if self.llm_model else "extractive"),
+            "embedder": self.embedder or ("litellm" if self.embedding_model else "minilm"),
+            "bus": self.bus,
+        }
+
+    @property
+    def options(self) -> Options:
+        """What plugins may know of the settings."""
+        return Options(
+            data_dir=self.data_dir,
+            candidates=self.candidates,
+            sources=self.sources,
+            min_relevance=self.min_relevance,
+            rerank_model=self.rerank_model,
+            embedding_model=self.embedding_model or "",
+            llm_model=self.llm_model or "",
+            llm_api_base=self.llm_api_base,
+            llm_temperature=self.llm_temperature,
+            llm_max_tokens=self.llm_max_tokens,
+            history_tokens=self.history_tokens,
+        )
+
+    @property
+    def limits(self) -> Limits:
+        """How long a run may take."""
+        return Limits(
+            idle_s=self.idle_timeout_s, first_token_s=self.first_token_timeout_s, total_s=self.total_timeout_s
+        )
+
+
+def load() -> Settings:
+    """Read the settings.
+
+    Raises:
+        BadSetting: One is unknown or malformed; the message names it.
+    """
+    given = {name for name in (*os.environ, *dotenv_values(ENV_FILE)) if name.upper().startswith(PREFIX)}
+    known = {PREFIX + name.upper() for name in Settings.model_fields}
+    if unknown := sorted(name for name in given if name.upper() not in known):
+        raise BadSetting(f"unknown setting {', '.join(unknown)}; known: {', '.join(sorted(known))}")
+    try:
+        settings = Settings()
+    except ValidationError as problem:
+        raise BadSetting("; ".join(_explain(error) for error in problem.errors())) from None
+    _pass_on_provider_keys()
+    return settings
+
+
+def _explain(error: object) -> str:
+    assert isinstance(error, dict)
+    name = str(error["loc"][0]).upper().removeprefix(PREFIX)
+    return f"setting {PREFIX}{name}: {error['msg'].removeprefix('Value error, ')} (it is {str(error['input'])[:80]!r})"
+
+
+def _pass_on_provider_keys() -> None:
+    """Put the other names in ``.env``, such as ``OPENAI_API_KEY``, where the providers' clients look for them."""
+    for name, value in dotenv_values(ENV_FILE).items():
+        if value is not None and not name.startswith(PREFIX):
+            os.environ.setdefault(name, value)

@@ -1,0 +1,97 @@
+"""The database in use: the embedded one, or the one that the settings name."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+
+import asyncpg
+import structlog
+from sqlalchemy import make_url
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+
+from api.settings import Settings
+from api.storage import embedded, migrate
+from pipeline.errors import ConfigurationError
+
+log = structlog.get_logger()
+
+CONNECT_TIMEOUT_S = 5.0
+COMMAND_TIMEOUT_S = 15.0
+"""Without it a query to a server that has stopped answering is never given up, whatever is awaited around it."""
+SERVER_SETTINGS = {
+    "application_name": "stagecast",
+    "statement_timeout": "15s",
+    "lock_timeout": "5s",
+    "idle_in_transaction_session_timeout": "30s",
+    "hnsw.ef_search": "100",
+    "hnsw.iterative_scan": "strict_order",
+}
+
+
+class DatabaseUnreachable(ConfigurationError):
+    """The configured database does not answer, or refuses us."""
+
+    def __init__(self, url: str, reason: str) -> None:
+        shown = make_url(url).render_as_string(hide_password=True)
+        super().__init__(f"cannot use the database {shown} (STAGECAST_DATABASE_URL): {reason}")
+
+
+def connect(url: str, pool: int) -> AsyncEngine:
+    """Return an engine with at most ``pool`` connections; whoever waits longer than 1 s for one gets an error."""
+    return create_async_engine(
+        url,
+        pool_size=pool,
+        max_overflow=0,
+        pool_timeout=1.0,
+        connect_args={
+            "timeout": CONNECT_TIMEOUT_S,
+            "command_timeout": COMMAND_TIMEOUT_S,
+            "server_settings": SERVER_SETTINGS,
+        },
+    )
+
+
+@asynccontextmanager
+async def opened(settings: Settings, *, share: bool = False) -> AsyncGenerator[AsyncEngine]:
+    """Start or reach the database, migrate it, and lend its engine.
+
+    ``share``: when another process of ours runs the embedded server on the same folder, use that one.
+
+    Raises:
+        ConfigurationError: It cannot be started, reached or migrated; the message says why and what to do.
+    """
+    if settings.database_url:
+        async with _engine(settings.database_url, settings.database_pool) as engine:
+            yield engine
+    elif share and (url := await asyncio.to_thread(embedded.attach, settings.data_dir)):
+        async with _engine(url, settings.database_pool) as engine:
+            yield engine
+    else:
+        server = embedded.EmbeddedPostgres(settings.data_dir)
+        url = await asyncio.to_thread(server.start)
+        try:
+            async with _engine(url, settings.database_pool) as engine:
+                yield engine
+        finally:
+            await asyncio.to_thread(server.stop)
+
+
+@asynccontextmanager
+async def _engine(url: str, pool: int) -> AsyncGenerator[AsyncEngine]:
+    engine = connect(url, pool)
+    try:
+        try:
+            await migrate.upgrade(engine)
+        except (OSError, TimeoutError, DBAPIError, asyncpg.PostgresError) as problem:
+            raise DatabaseUnreachable(url, _reason(problem)) from problem
+        yield engine
+    finally:
+        await engine.dispose()
+
+
+def _reason(problem: BaseException) -> str:
+    origin = getattr(problem, "orig", None) or problem
+    return str(origin.__cause__ or origin) or type(origin).__name__

@@ -1,0 +1,141 @@
+"""Reads the collection's documents."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+import msgspec
+from sqlalchemy import func, select, text
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from api.storage import tables
+from pipeline.errors import ConfigurationError
+from pipeline.ports import Embedder
+
+
+class DocumentRow(msgspec.Struct, frozen=True, kw_only=True):
+    """A document without its text."""
+
+    id: str
+    title: str
+    url: str | None
+    metadata: dict[str, Any]
+    size_bytes: int
+    chunk_count: int
+    updated_at: datetime
+
+
+class ChunkRow(msgspec.Struct, frozen=True):
+    """A piece of a document, as it is retrieved."""
+
+    id: int
+    position: int
+    heading: str
+    text: str
+
+
+class WholeDocument(msgspec.Struct, frozen=True, kw_only=True):
+    """A document with its text, in Markdown, and the chunks it was cut into."""
+
+    id: str
+    title: str
+    url: str | None
+    metadata: dict[str, Any]
+    size_bytes: int
+    chunk_count: int
+    updated_at: datetime
+    text: str
+    chunks: list[ChunkRow]
+
+
+class DocumentPage(msgspec.Struct, frozen=True):
+    """Some of the documents, by title and id, and how many there are in all."""
+
+    documents: list[DocumentRow]
+    total: int
+    limit: int
+    offset: int
+
+
+class StoreMismatch(ConfigurationError):
+    """The chunks were embedded by another embedder than the configured one."""
+
+    def __init__(self, found: str, found_dimension: int, wanted: Embedder) -> None:
+        super().__init__(
+            f"the collection was embedded with {found} ({found_dimension} dimensions), but the embedder in force is "
+            f"{wanted.name} ({wanted.dimension} dimensions); run `stagecast reindex` to embed it anew, or choose the "
+            "embedder that it was made with"
+        )
+
+
+class Documents:
+    """The collection, as the interfaces and the start see it."""
+
+    def __init__(self, engine: AsyncEngine) -> None:
+        self._engine = engine
+
+    async def count(self) -> int:
+        """Return how many documents there are."""
+        async with self._engine.connect() as connection:
+            return await connection.scalar(select(func.count()).select_from(tables.Document)) or 0
+
+    async def page(self, limit: int, offset: int) -> DocumentPage:
+        """Return ``limit`` documents from the ``offset``-th on, by title, then id."""
+        row = tables.Document
+        columns = (row.id, row.title, row.url, row.meta, row.size_bytes, row.chunk_count, row.updated_at)
+        wanted = select(*columns).order_by(row.title, row.id).limit(limit).offset(offset)
+        async with self._engine.connect() as connection:
+            found = (await connection.execute(wanted)).all()
+            total = await connection.scalar(select(func.count()).select_from(row)) or 0
+        return DocumentPage([DocumentRow(**_named(columns)) for columns in found], total, limit, offset)
+
+    async def find(self, document_id: str) -> WholeDocument | None:
+        """Return a document, None when there is none of this id."""
+        row, chunk = tables.Document, tables.Chunk
+        columns = (row.id, row.title, row.url, row.meta, row.size_bytes, row.chunk_count, row.updated_at, row.text)
+        pieces = select(chunk.id, chunk.position, chunk.heading, chunk.text).where(chunk.document_id == document_id)
+        async with self._engine.connect() as connection:
+            found = (await connection.execute(select(*columns).where(row.id == document_id))).first()
+            chunks = (await connection.execute(pieces.order_by(chunk.position))).all()
+        if found is None:
+            return None
+        return WholeDocument(**_named(found), chunks=[ChunkRow(*piece) for piece in chunks])
+
+    async def bind(self, embedder: Embedder, *, renew: bool = False) -> None:
+        """Note the embedder in an empty store and index for its dimension; check it against a filled one.
+
+        ``renew``: empty it first; the documents stay, without chunks, until they are cut and embedded anew.
+
+        Raises:
+            StoreMismatch: The store was filled with another one.
+        """
+        async with self._engine.begin() as connection:
+            if renew:
+                await connection.execute(text("truncate chunk, posting, term, store"))
+                await connection.execute(text("update document set digest = '', chunk_count = 0"))
+            found = (await connection.execute(text("select embedder, dimension, chunks from store for update"))).first()
+            if found and (found.embedder, found.dimension) == (embedder.name, embedder.dimension):
+                return
+            if found and found.chunks:
+                raise StoreMismatch(found.embedder, found.dimension, embedder)
+            await connection.execute(text("drop index if exists " + tables.VECTOR_INDEX))
+            await connection.execute(text("delete from store"))
+            await connection.execute(
+                text("insert into store (id, embedder, dimension) values (1, :name, :dimension)"),
+                {"name": embedder.name, "dimension": embedder.dimension},
+            )
+            await connection.execute(text(_vector_index(embedder.dimension)))
+
+
+def _vector_index(dimension: int) -> str:
+    """Return the HNSW index's definition; m and ef_construction are pgvector's defaults."""
+    return (
+        f"create index {tables.VECTOR_INDEX} on chunk using hnsw "
+        f"((embedding::halfvec({int(dimension)})) halfvec_cosine_ops) with (m = 16, ef_construction = 64)"
+    )
+
+
+def _named(row: Any) -> dict[str, Any]:
+    columns = dict(row._mapping)  # noqa: SLF001  # SQLAlchemy's public name for a row as a mapping
+    return {"metadata": columns.pop("meta"), **columns}

@@ -1,0 +1,168 @@
+"""The tables; their changes are in ``alembic/versions``."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+from pgvector.sqlalchemy import HALFVEC
+from sqlalchemy import (
+    BigInteger,
+    CheckConstraint,
+    Computed,
+    DateTime,
+    ForeignKey,
+    Identity,
+    Index,
+    LargeBinary,
+    MetaData,
+    SmallInteger,
+    Text,
+    func,
+)
+from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+JsonObject = dict[str, Any]
+
+VECTOR_INDEX = "ix_chunk_embedding"
+"""Made when the store is given its embedder, since it needs the vectors' dimension; not part of the migrations."""
+
+
+class Base(DeclarativeBase):
+    """What all tables share: names for constraints, so that migrations can find them, and types."""
+
+    metadata = MetaData(
+        naming_convention={
+            "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+            "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+            "ck": "ck_%(table_name)s_%(constraint_name)s",
+            "fk": "fk_%(table_name)s_%(column_0_N_name)s",
+            "pk": "pk_%(table_name)s",
+        }
+    )
+    type_annotation_map = {str: Text, datetime: DateTime(timezone=True), JsonObject: JSONB, list[JsonObject]: JSONB}  # noqa: RUF012  # SQLAlchemy's own name and form
+
+
+class Session(Base):
+    """A conversation."""
+
+    __tablename__ = "session"
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    updated_at: Mapped[datetime] = mapped_column(server_default=func.now())
+
+
+class Run(Base):
+    """One question and its answer."""
+
+    __tablename__ = "run"
+    __table_args__ = (
+        CheckConstraint("status in ('running', 'completed', 'cancelled', 'error')", name="status"),
+        Index(None, "session_id"),
+    )
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    session_id: Mapped[str] = mapped_column(ForeignKey("session.id", ondelete="CASCADE"))
+    message_id: Mapped[str]
+    status: Mapped[str]
+    sources: Mapped[list[JsonObject]] = mapped_column(server_default="[]")
+    stages: Mapped[JsonObject] = mapped_column(server_default="{}")
+    elapsed_ms: Mapped[float | None]
+    first_token_ms: Mapped[float | None]
+    token_count: Mapped[int | None]
+    finish_reason: Mapped[str | None]
+    error: Mapped[JsonObject | None]
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+
+
+class Message(Base):
+    """A turn of a conversation; ``status`` tells whether an answer is whole."""
+
+    __tablename__ = "message"
+    __table_args__ = (
+        CheckConstraint("role in ('user', 'assistant')", name="role"),
+        CheckConstraint("status in ('completed', 'cancelled', 'error')", name="status"),
+        Index(None, "session_id", "number"),
+    )
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    number: Mapped[int] = mapped_column(BigInteger, Identity())
+    session_id: Mapped[str] = mapped_column(ForeignKey("session.id", ondelete="CASCADE"))
+    run_id: Mapped[str] = mapped_column(ForeignKey("run.id", ondelete="CASCADE"))
+    role: Mapped[str]
+    content: Mapped[str]
+    status: Mapped[str]
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+
+
+class Document(Base):
+    """A document as it was read; ``text`` is Markdown."""
+
+    __tablename__ = "document"
+    __table_args__ = (Index("ix_document_meta", "meta", postgresql_using="gin", postgresql_ops={"meta": "jsonb_path_ops"}),)
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    title: Mapped[str]
+    url: Mapped[str | None]
+    text: Mapped[str]
+    meta: Mapped[JsonObject]
+    path: Mapped[str]
+    digest: Mapped[bytes] = mapped_column(LargeBinary)
+    """SHA-256 of all that was read, to skip unchanged documents."""
+    chunk_count: Mapped[int]
+    size_bytes: Mapped[int] = mapped_column(Computed("octet_length(text)", persisted=True))
+    updated_at: Mapped[datetime] = mapped_column(server_default=func.now())
+
+
+class Chunk(Base):
+    """A piece of a document, the unit of retrieval."""
+
+    __tablename__ = "chunk"
+    __table_args__ = (Index(None, "document_id"),)
+
+    id: Mapped[int] = mapped_column(BigInteger, Identity(), primary_key=True)
+    document_id: Mapped[str] = mapped_column(ForeignKey("document.id", ondelete="CASCADE"))
+    position: Mapped[int]
+    heading: Mapped[str]
+    text: Mapped[str]
+    embedding: Mapped[Any] = mapped_column(HALFVEC())
+    sentences: Mapped[bytes] = mapped_column(LargeBinary)
+    """Vectors of the sentences of ``text``, in order, as float16."""
+
+
+class Posting(Base):
+    """How often a term stands in a chunk."""
+
+    __tablename__ = "posting"
+    __table_args__ = (Index(None, "chunk_id"),)
+
+    term: Mapped[str] = mapped_column(primary_key=True)
+    chunk_id: Mapped[int] = mapped_column(ForeignKey("chunk.id", ondelete="CASCADE"), primary_key=True)
+    tf: Mapped[int] = mapped_column(SmallInteger)
+    length: Mapped[int]
+    """Terms of the chunk with title and heading, repetitions counted; here, so that a query reads one index only."""
+
+
+class Term(Base):
+    """In how many chunks a term stands."""
+
+    __tablename__ = "term"
+
+    term: Mapped[str] = mapped_column(primary_key=True)
+    chunks: Mapped[int]
+
+
+class Store(Base):
+    """The one row that says what the chunks were embedded with, and how many there are."""
+
+    __tablename__ = "store"
+    __table_args__ = (CheckConstraint("id = 1", name="one_row"),)
+
+    id: Mapped[int] = mapped_column(SmallInteger, primary_key=True, autoincrement=False)
+    embedder: Mapped[str]
+    dimension: Mapped[int]
+    chunks: Mapped[int] = mapped_column(BigInteger, server_default="0")
+    length: Mapped[int] = mapped_column(BigInteger, server_default="0")
+    """Sum of the chunks' lengths."""

@@ -1,0 +1,101 @@
+"""The whole system, put together: database, plugins, runner. The server and the command line both run in it."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from functools import partial
+from typing import Any
+
+import msgspec
+import structlog
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from api.runs import Runs
+from api.settings import Settings
+from api.storage import database
+from api.storage.documents import Documents
+from api.storage.runs import PostgresRuns
+from pipeline import registry
+from pipeline.host import Host
+from pipeline.ports import EventBus, Stage
+from pipeline.runner import Runner
+from pipeline.threads import Threads
+
+log = structlog.get_logger()
+
+
+class System(msgspec.Struct, frozen=True):
+    """What the interfaces work with."""
+
+    settings: Settings
+    engine: AsyncEngine
+    host: Host
+    stages: list[tuple[str, Stage]]
+    bus: EventBus
+    runner: Runner
+    runs: Runs
+    documents: Documents
+
+
+def check_plugins(settings: Settings) -> None:
+    """Find every plugin that the settings name, importing none.
+
+    Raises:
+        ConfigurationError: One is not installed, or is offered twice.
+    """
+    for kind, name in settings.plugins.items():
+        registry.find(kind, name)
+    for name in settings.stages:
+        registry.find("stage", name)
+
+
+@asynccontextmanager
+async def running(settings: Settings, *, share: bool = False, renew: bool = False) -> AsyncGenerator[System]:
+    """Start the database, make the plugins, and lend the system until the end.
+
+    ``share``: use the embedded database of a server that runs already, if there is one. ``renew``: take all vectors out
+    of the store first, so that they can be made anew with the embedder in force.
+
+    Raises:
+        ConfigurationError: Something cannot be started; the message names it and the remedy.
+    """
+    check_plugins(settings)
+    threads = Threads(settings.threads)
+    try:
+        async with database.opened(settings, share=share) as engine:
+            system = _assemble(settings, engine, threads)
+            await warm(system.host.embedder)
+            await system.documents.bind(system.host.embedder, renew=renew)
+            try:
+                yield system
+            finally:
+                await system.runner.close()
+    finally:
+        threads.close()
+
+
+def _assemble(settings: Settings, engine: AsyncEngine, threads: Threads) -> System:
+    makers = {kind: partial(registry.make, kind, name) for kind, name in settings.plugins.items()}
+    host = Host(settings.options, threads, makers, {AsyncEngine: engine})
+    stages: list[tuple[str, Stage]] = [(name, registry.make("stage", name, host)) for name in settings.stages]
+    bus: EventBus = registry.make("bus", settings.bus, host)
+    store = PostgresRuns(engine)
+    runner = Runner(stages, bus, store, settings.limits)
+    runs = Runs(runner, bus, store, settings.max_streams)
+    log.info("system.assembled", stages=list(settings.stages), **settings.plugins)
+    return System(settings, engine, host, stages, bus, runner, runs, Documents(engine))
+
+
+async def warm(part: Any) -> None:
+    """Load what a plugin would otherwise load at its first use."""
+    warm_up = getattr(part, "warm", None)
+    if warm_up is not None and inspect.iscoroutinefunction(warm_up):
+        await warm_up()
+
+
+async def warm_all(system: System) -> None:
+    """Load everything that the first question would wait for."""
+    for part in (*system.host.made().values(), *(stage for _, stage in system.stages)):
+        await warm(part)

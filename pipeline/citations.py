@@ -1,0 +1,43 @@
+"""Keeps an answer from citing passages that it was not given."""
+
+from __future__ import annotations
+
+import re
+
+_WHOLE = re.compile(r"( ?)\[(\d[\d,\s]*)\]")
+_OPEN = re.compile(r" ?\[(?:\d[\d,\s]*)?$| $")
+LONGEST = 40
+"""Characters after which an open bracket is no citation any more."""
+
+
+class CitationFilter:
+    """Drops ``[n]`` where ``n`` is not a passage's number, from text that comes in pieces.
+
+    ``[1, 9]`` becomes ``[1]`` when there is no ninth passage. Only what may yet turn into a citation is held back.
+    """
+
+    def __init__(self, passages: int) -> None:
+        self._passages = passages
+        self._held = ""
+
+    def feed(self, piece: str) -> str:
+        """Return what can be sent now."""
+        if not self._held and "[" not in piece and not piece.endswith(" "):
+            return piece
+        text = _WHOLE.sub(self._checked, self._held + piece)
+        opened = _OPEN.search(text)
+        cut = opened.start() if opened and len(text) - opened.start() <= LONGEST else len(text)
+        self._held = text[cut:]
+        return text[:cut]
+
+    def flush(self) -> str:
+        """Return what was held back, at the end of the text."""
+        held, self._held = self._held, ""
+        return held
+
+    def _checked(self, citation: re.Match[str]) -> str:
+        named = [int(n) for n in re.findall(r"\d{1,9}", citation[2])]
+        kept = [n for n in named if 1 <= n <= self._passages]
+        if kept == named:
+            return citation[0]
+        return f"{citation[1]}[{', '.join(map(str, kept))}]" if kept else ""

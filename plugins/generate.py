@@ -1,0 +1,86 @@
+"""The stage ``generation``: has the LLM answer from the passages, and lets nothing through that a client could not use."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Iterator
+from contextlib import aclosing
+
+from pipeline import prompts
+from pipeline.citations import CitationFilter
+from pipeline.events import (
+    Event,
+    GenerationComplete,
+    GenerationCompleted,
+    GenerationStart,
+    GenerationStarted,
+    SourceList,
+    Sources,
+    Token,
+)
+from pipeline.host import Host
+from pipeline.ports import Finish, Passage, Run
+from pipeline.text import TextCleaner
+
+MAX_TOKEN_CHARS = 8_000
+"""A longer piece is sent as several: six bytes a character, escaped, stay below a frame's limit."""
+
+
+class Generate:
+    """Stream the LLM's answer, cited from ``run.passages``; refuse what they have nothing to do with."""
+
+    def __init__(self, host: Host) -> None:
+        self._llm = host.llm
+        self._limit = host.options.sources
+        self._floor: float = getattr(host.llm, "min_relevance", -1.0)
+        self._history_tokens = host.options.history_tokens
+
+    async def run(self, run: Run) -> AsyncGenerator[Event]:
+        """Yield the sources first, then the answer's tokens."""
+        passages = run.passages[: self._limit] if self._relevant(run.passages) else []
+        run.sources = [passage.source(n) for n, passage in enumerate(passages, 1)]
+        yield Sources(SourceList(sources=run.sources))
+        yield GenerationStart(GenerationStarted(model=self._llm.model))
+        finish = "no_sources"
+        if passages:
+            async with aclosing(self._answer(run, passages)) as pieces:
+                async for piece in pieces:
+                    if isinstance(piece, Finish):
+                        finish = piece.reason
+                    else:
+                        yield piece
+        else:
+            for word in split_words(prompts.REFUSAL):
+                yield Token(word)
+        yield GenerationComplete(GenerationCompleted(finish_reason=finish))
+
+    async def _answer(self, run: Run, passages: list[Passage]) -> AsyncGenerator[Token | Finish]:
+        prompt = prompts.build(run.question, passages, run.history, self._history_tokens)
+        cleaner, citations = TextCleaner(), CitationFilter(len(passages))
+        finish = Finish("stop")
+        async with aclosing(self._llm.stream(prompt)) as pieces:
+            async for piece in pieces:
+                if isinstance(piece, Finish):
+                    finish = piece
+                elif text := citations.feed(cleaner.feed(piece)):
+                    for part in split_long(text):
+                        yield Token(part)
+        if rest := citations.feed(cleaner.flush()) + citations.flush():
+            yield Token(rest)
+        yield finish
+
+    def _relevant(self, passages: list[Passage]) -> bool:
+        """Judge by the best cosine; a retriever that gives none is trusted."""
+        cosines = [p.scores["dense"] for p in passages if "dense" in p.scores]
+        return bool(passages) and (not cosines or max(cosines) >= self._floor)
+
+
+def split_long(text: str) -> Iterator[str]:
+    """Yield the text in pieces of at most ``MAX_TOKEN_CHARS``."""
+    for start in range(0, len(text), MAX_TOKEN_CHARS):
+        yield text[start : start + MAX_TOKEN_CHARS]
+
+
+def split_words(text: str) -> Iterator[str]:
+    """Yield the text's words, each but the first with the space before it."""
+    for n, word in enumerate(text.split(" ")):
+        yield f" {word}" if n else word

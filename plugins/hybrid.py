@@ -1,0 +1,127 @@
+"""The retriever ``hybrid``: BM25 and vectors over PostgreSQL, fused.
+
+The score is ``z(cosine) + 0.6 z(BM25)`` over the union of the best of each, z being the standard score among these
+candidates. On SciFact it ranks better than either part, and than reciprocal rank fusion; the weight comes from there.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from sqlalchemy import RowMapping, text
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from pipeline.host import Host
+from pipeline.ports import Passage
+
+LEXICAL_WEIGHT = 0.6
+COMMON_SHARE = 0.2
+"""A term in a greater share of the chunks says nothing of a chunk, and costs the most to look up."""
+COMMON_CHUNKS = 1000
+"""In a small collection no term is too common."""
+
+K1, B = 1.2, 0.75
+"""Of BM25, as in Lucene; idf likewise: ln(1 + (N - n + 0.5) / (n + 0.5))."""
+
+SEARCH = """
+with words as (
+    select t.term, ln(1 + (s.chunks - t.chunks + 0.5) / (t.chunks + 0.5)) as idf,
+           greatest(s.length::float8 / greatest(s.chunks, 1), 1) as mean_length
+      from store s, unnest(to_tsvector('english', :question)) as q join term t on t.term = q.lexeme
+     where t.chunks < :common_share * s.chunks or t.chunks < :common_chunks
+), lexical as materialized (
+    select p.chunk_id as id,
+           sum(w.idf * p.tf * (:k1 + 1) / (p.tf + :k1 * (1 - :b + :b * p.length / w.mean_length))) as bm25
+      from words w join posting p using (term) group by p.chunk_id
+), best_lexical as (
+    select l.id from lexical l {join_lexical} order by l.bm25 desc, l.id limit :limit
+), best_dense as (
+    select c.id from chunk c {join_dense}
+     order by c.embedding::halfvec({dimension}) <=> cast(:vector as halfvec({dimension})) limit :limit
+), candidates as (
+    select id from best_lexical union select id from best_dense
+)
+select c.id, c.document_id, c.position, c.heading, c.text, d.title, d.url, d.meta, coalesce(l.bm25, 0) as bm25,
+       1 - (c.embedding::halfvec({dimension}) <=> cast(:vector as halfvec({dimension}))) as cosine
+  from candidates join chunk c using (id) join document d on d.id = c.document_id left join lexical l on l.id = c.id
+"""
+
+MATCHES = """not exists (select from jsonb_each(cast(:filters as jsonb)) f
+                        where not coalesce((d.meta -> f.key) @> f.value, false))"""
+"""A metadata value matches when it equals the filter's, or is a list that has it."""
+
+
+class HybridRetriever:
+    """Finds what has the question's words, and what means the same in others."""
+
+    def __init__(self, host: Host) -> None:
+        self._engine = host.service(AsyncEngine)
+        self._embedder = host.embedder
+
+    async def search(self, question: str, limit: int, filters: Mapping[str, object]) -> list[Passage]:
+        """Return the best ``limit`` passages with the scores ``dense`` (cosine), ``lexical`` (BM25) and ``fused``."""
+        vector = (await self._embedder.embed([question]))[0]
+        query = _query(self._embedder.dimension, filtered=bool(filters))
+        values = {
+            "question": question,
+            "vector": _halfvec(vector),
+            "limit": limit,
+            "common_share": COMMON_SHARE,
+            "common_chunks": COMMON_CHUNKS,
+            "k1": K1,
+            "b": B,
+        }
+        if filters:
+            values["filters"] = json.dumps(dict(filters))
+        async with self._engine.connect() as connection:
+            rows = (await connection.execute(text(query), values)).mappings().all()
+        return fuse(rows)[:limit]
+
+
+def fuse(rows: Sequence[RowMapping | dict[str, Any]]) -> list[Passage]:
+    """Return the candidates as passages, best first; ``score`` is the fused one, put into 0..1 by the logistic function."""
+    if not rows:
+        return []
+    cosine = np.array([row["cosine"] for row in rows], np.float64)
+    bm25 = np.array([row["bm25"] for row in rows], np.float64)
+    fused = 1 / (1 + np.exp(-(_standard(cosine) + LEXICAL_WEIGHT * _standard(bm25))))
+    order = sorted(range(len(rows)), key=lambda i: (-fused[i], rows[i]["id"]))
+    return [_passage(rows[i], float(fused[i])) for i in order]
+
+
+def _standard(scores: NDArray[np.float64]) -> NDArray[np.float64]:
+    deviation = scores.std()
+    return (scores - scores.mean()) / deviation if deviation > 0 else np.zeros_like(scores)
+
+
+def _passage(row: RowMapping | dict[str, Any], fused: float) -> Passage:
+    return Passage(
+        chunk_id=row["id"],
+        document_id=row["document_id"],
+        title=row["title"],
+        url=row["url"],
+        heading=row["heading"],
+        position=row["position"],
+        text=row["text"],
+        score=fused,
+        scores={"dense": float(row["cosine"]), "lexical": float(row["bm25"]), "fused": fused},
+        metadata=row["meta"],
+    )
+
+
+def _query(dimension: int, *, filtered: bool) -> str:
+    if not filtered:
+        return SEARCH.format(dimension=int(dimension), join_lexical="", join_dense="")
+    return SEARCH.format(
+        dimension=int(dimension),
+        join_lexical=f"join chunk c on c.id = l.id join document d on d.id = c.document_id where {MATCHES}",
+        join_dense=f"join document d on d.id = c.document_id where {MATCHES}",
+    )
+
+
+def _halfvec(vector: NDArray[np.float32]) -> str:
+    return "[" + ",".join(f"{x:.6g}" for x in vector) + "]"

