@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import sqlalchemy as sa
 ${imports if imports else ""}
+from pgvector.sqlalchemy import HALFVEC  # noqa: F401  # in case the change has vectors
 from alembic import op
 
 revision = ${repr(up_revision)}

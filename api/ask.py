@@ -51,7 +51,9 @@ def _show(event: dict[str, Any], stages: Console) -> None:
     elif kind.endswith("_complete"):
         if kind == "generation_complete":
             sys.stdout.write("\n")
-        facts = ", ".join(f"{key} {value}" for key, value in content.items() if key not in {"stage", "status", "elapsed_ms"})
+        facts = ", ".join(
+            f"{key} {value}" for key, value in content.items() if key not in {"stage", "status", "elapsed_ms"}
+        )
         stages.print(f"[dim]{content['stage']}: {content['elapsed_ms']:.0f} ms ({facts})[/]")
 
 

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Mapping
 from contextlib import aclosing
-from typing import Any
 
 import msgspec
 
 from api.storage.runs import PostgresRuns, StoredRun
 from pipeline.errors import StagecastError
-from pipeline.events import Failure, StageTime
-from pipeline.ports import EventBus, Run, Source
+from pipeline.events import Failure, Source, StageTime
+from pipeline.ports import EventBus, Filters, Run
 from pipeline.runner import Outcome, Runner, Status
 
 
@@ -35,7 +33,7 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
     stages: dict[str, StageTime]
     elapsed_ms: float
     finish_reason: str | None
-    error: Failure | None | msgspec.UnsetType = msgspec.UNSET
+    error: Failure | msgspec.UnsetType | None = msgspec.UNSET
 
 
 class Runs:
@@ -47,7 +45,7 @@ class Runs:
         self._store = store
         self._limit = limit
 
-    async def start(self, question: str, session_id: str | None, filters: Mapping[str, Any]) -> Run:
+    async def start(self, question: str, session_id: str | None, filters: Filters) -> Run:
         """Set a run going; its first event is on the bus when this returns.
 
         Raises:

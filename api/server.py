@@ -26,7 +26,9 @@ class NotLoopback(ConfigurationError):
     """Without keys the server must not be reachable from other machines."""
 
     def __init__(self, host: str) -> None:
-        super().__init__(f"the server has no keys that callers must show, so it serves loopback addresses only, not {host!r}")
+        super().__init__(
+            f"the server has no keys that callers must show, so it serves loopback addresses only, not {host!r}"
+        )
 
 
 class Server(uvicorn.Server):
@@ -35,6 +37,7 @@ class Server(uvicorn.Server):
     boot: Boot | None = None
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """Take a signal."""
         super().handle_exit(sig, frame)
         if self.boot is not None:
             asyncio.get_running_loop().call_soon_threadsafe(self.boot.say_goodbye)

@@ -22,24 +22,170 @@ ENUMERATOR = re.compile(rf"[{OPENERS}]{{0,4}}(?:\d{{1,3}}(?:\.\d{{1,3}})*|[A-Za-
 ACRONYM = re.compile(r"(?:[A-Za-z]\.)+[A-Za-z]|(?:Ph|M|D|B)\.[A-Z][a-z]?")
 
 NEVER_LAST = frozenset(
-    "dr mr mrs ms prof st mt rev hon gen col sgt capt lt gov sen rep vs eg e.g i.e cf fig figs eq eqs sec ch"
-    " chap pp vol ed eds viz approx ca resp incl excl jan feb apr jun jul aug sep sept oct nov dec".split()
+    [
+        "dr",
+        "mr",
+        "mrs",
+        "ms",
+        "prof",
+        "st",
+        "mt",
+        "rev",
+        "hon",
+        "gen",
+        "col",
+        "sgt",
+        "capt",
+        "lt",
+        "gov",
+        "sen",
+        "rep",
+        "vs",
+        "eg",
+        "e.g",
+        "i.e",
+        "cf",
+        "fig",
+        "figs",
+        "eq",
+        "eqs",
+        "sec",
+        "ch",
+        "chap",
+        "pp",
+        "vol",
+        "ed",
+        "eds",
+        "viz",
+        "approx",
+        "ca",
+        "resp",
+        "incl",
+        "excl",
+        "jan",
+        "feb",
+        "apr",
+        "jun",
+        "jul",
+        "aug",
+        "sep",
+        "sept",
+        "oct",
+        "nov",
+        "dec",
+    ]
 )
 """Abbreviations that something follows."""
 
-MAYBE_LAST = frozenset("etc inc ltd co corp jr sr al esp est dept univ ave blvd min max avg".split())
+MAYBE_LAST = frozenset(
+    [
+        "etc",
+        "inc",
+        "ltd",
+        "co",
+        "corp",
+        "jr",
+        "sr",
+        "al",
+        "esp",
+        "est",
+        "dept",
+        "univ",
+        "ave",
+        "blvd",
+        "min",
+        "max",
+        "avg",
+    ]
+)
 """Abbreviations that may end a sentence as well."""
 
 STARTERS = frozenset(
-    "The This That These Those It Its They Their He She We You Your I In On At For From If When While"
-    " Although However But And Or As A An Some Many Most Other Such There Here After Before During Because"
-    " Since With Without To By Both Each Not No What Why How Who Where Do Does Is Are Can Also All"
-    " Any".split()
+    [
+        "The",
+        "This",
+        "That",
+        "These",
+        "Those",
+        "It",
+        "Its",
+        "They",
+        "Their",
+        "He",
+        "She",
+        "We",
+        "You",
+        "Your",
+        "I",
+        "In",
+        "On",
+        "At",
+        "For",
+        "From",
+        "If",
+        "When",
+        "While",
+        "Although",
+        "However",
+        "But",
+        "And",
+        "Or",
+        "As",
+        "A",
+        "An",
+        "Some",
+        "Many",
+        "Most",
+        "Other",
+        "Such",
+        "There",
+        "Here",
+        "After",
+        "Before",
+        "During",
+        "Because",
+        "Since",
+        "With",
+        "Without",
+        "To",
+        "By",
+        "Both",
+        "Each",
+        "Not",
+        "No",
+        "What",
+        "Why",
+        "How",
+        "Who",
+        "Where",
+        "Do",
+        "Does",
+        "Is",
+        "Are",
+        "Can",
+        "Also",
+        "All",
+        "Any",
+    ]
 )
 """Words that begin a sentence far more often than a name."""
 
 GRADED = frozenset(
-    "vitamin hepatitis influenza type group class grade stage step part appendix factor section".split()
+    [
+        "vitamin",
+        "hepatitis",
+        "influenza",
+        "type",
+        "group",
+        "class",
+        "grade",
+        "stage",
+        "step",
+        "part",
+        "appendix",
+        "factor",
+        "section",
+    ]
 )
 """Words whose single letter is no initial: "Hepatitis B. Patients ..."."""
 

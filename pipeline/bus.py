@@ -43,7 +43,10 @@ class RunLog:
 
 
 class MemoryBus:
-    """Keeps the :class:`~pipeline.ports.EventBus` port with a list per run; a finished log can be read for ``linger_s`` more."""
+    """Keeps the :class:`~pipeline.ports.EventBus` port with a list per run.
+
+    A finished log can be read for ``linger_s`` more.
+    """
 
     def __init__(self, linger_s: float = 60.0) -> None:
         self._linger_s = linger_s

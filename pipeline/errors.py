@@ -30,7 +30,7 @@ class ConfigurationError(StagecastError):
 class RunError(StagecastError):
     """Ends a run with an ``error`` event.
 
-    The message reaches the client: plain words, no internals. The cause (``raise ... from cause``) goes to the log only.
+    The message reaches the client: plain words, no internals. The cause (``raise ... from cause``) is for the log only.
     """
 
     code: Code | None = None

@@ -89,7 +89,7 @@ class RerankingStart(Event, frozen=True, tag="reranking_start"):
 
 
 class RerankingCompleted(msgspec.Struct, frozen=True, kw_only=True):
-    """How many passages were kept, and by which ``method`` they were ordered (``fused``: no reranking model was at hand)."""
+    """How many passages were kept, and what ordered them (``method``; ``fused``: no reranking model was at hand)."""
 
     stage: str = "reranking"
     status: str = "complete"
@@ -150,7 +150,7 @@ class Token(Event, frozen=True, tag="token"):
 
 
 class GenerationCompleted(msgspec.Struct, frozen=True, kw_only=True):
-    """``token_count`` and ``first_token_ms`` (from the stage's beginning, null without a token) come from the runner."""
+    """``token_count`` and ``first_token_ms`` (from the stage's beginning; null without a token) are the runner's."""
 
     stage: str = "generation"
     status: str = "complete"
@@ -161,7 +161,7 @@ class GenerationCompleted(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class GenerationComplete(Event, frozen=True, tag="generation_complete"):
-    """The LLM has ended; ``finish_reason`` is its own word for why (``stop``, ``length``, ``content_filter``, ``no_sources``)."""
+    """The LLM has ended; ``finish_reason`` says why: ``stop``, ``length``, ``content_filter``, ``no_sources``."""
 
     content: GenerationCompleted
 

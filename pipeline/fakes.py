@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.ports import Finish, Message, Passage, Prompt, Run
+from pipeline.ports import Filters, Finish, Message, Passage, Prompt, Run
 from pipeline.runner import Outcome
 
 
@@ -25,7 +25,8 @@ class FakeEmbedder:
         for row, content in enumerate(texts):
             for word in content.lower().split():
                 vectors[row, hashlib.blake2b(word.encode(), digest_size=1).digest()[0] % self.dimension] += 1
-        return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+        vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+        return vectors
 
     def count_tokens(self, texts: Sequence[str]) -> list[int]:
         """Count words."""
@@ -38,7 +39,7 @@ class FakeRetriever:
     def __init__(self, passages: Sequence[Passage] = ()) -> None:
         self.passages = list(passages)
 
-    async def search(self, question: str, limit: int, filters: Mapping[str, object]) -> list[Passage]:
+    async def search(self, question: str, limit: int, filters: Filters) -> list[Passage]:  # noqa: ARG002
         """Return the first ``limit`` passages."""
         return self.passages[:limit]
 
@@ -48,7 +49,7 @@ class FakeReranker:
 
     method = "fake"
 
-    async def rerank(self, question: str, passages: Sequence[Passage], limit: int) -> list[Passage]:
+    async def rerank(self, question: str, passages: Sequence[Passage], limit: int) -> list[Passage]:  # noqa: ARG002
         """Return the first ``limit`` passages."""
         return list(passages[:limit])
 

@@ -29,7 +29,7 @@ class Stop(StrEnum):
 
     CLIENT = "client"
     IDLE = "idle"
-    FIRST_TOKEN = "first_token"
+    FIRST_TOKEN = "first_token"  # noqa: S105  # no secret
     TOTAL = "total"
     SHUTDOWN = "shutdown"
 
@@ -95,6 +95,7 @@ class LiveRun:
         self._seen.append(kind)
         if isinstance(event, GenerationStart):
             self._asked = self.loop.time()
+            self._check()
         if kind != f"{self.stage}_complete":
             return event
         elapsed_ms = since_ms(self.stage_begun, self.loop.time())
@@ -129,9 +130,9 @@ class LiveRun:
 
     def _check(self) -> None:
         """One timer for all limits, pushed forward when it fires: nothing is armed per token."""
+        self._timer.cancel()
         due, why = self._due()
         if self.loop.time() >= due:
             self.request_stop(why)
         else:
-            nearest = min(due, self.loop.time() + self._limits.first_token_s)
-            self._timer = self.loop.call_at(nearest, self._check)
+            self._timer = self.loop.call_at(due, self._check)

@@ -17,6 +17,9 @@ from pipeline.events import Event, Source
 
 SNIPPET_CHARS = 300
 
+Filters = Mapping[str, str | int | float | bool]
+"""Metadata that passages must have: for each key the value, or a list with the value in it."""
+
 
 class Passage(msgspec.Struct, frozen=True, kw_only=True):
     """A retrieved chunk of a document."""
@@ -66,8 +69,7 @@ class Run(msgspec.Struct, kw_only=True):
     query: str = ""
     history: Sequence[Message] = ()
     """The conversation before the question, oldest first."""
-    filters: Mapping[str, str] = {}
-    """Metadata that passages must have, by key."""
+    filters: Filters = {}
     passages: list[Passage] = []
     sources: list[Source] = []
     """The passages that the answer may cite, by their number."""
@@ -110,7 +112,7 @@ class Stage(Protocol):
 class Retriever(Protocol):
     """Finds passages."""
 
-    async def search(self, question: str, limit: int, filters: Mapping[str, str]) -> list[Passage]:
+    async def search(self, question: str, limit: int, filters: Filters) -> list[Passage]:
         """Return at most ``limit`` passages, best first; an empty list is not an error.
 
         ``filters``: only passages whose metadata has each of these values.

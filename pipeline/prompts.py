@@ -1,4 +1,4 @@
-"""The prompt: instructions, numbered passages kept apart from them, the conversation within its budget, the question."""
+"""The prompt: instructions, numbered passages apart from them, the conversation within its budget, the question."""
 
 from __future__ import annotations
 

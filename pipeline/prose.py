@@ -10,6 +10,7 @@ from pipeline.blocks import ITEM, Kind, blocks, is_delimiter
 ITEM_LINE = re.compile(rf"^(?:{ITEM.pattern})", re.MULTILINE)
 LITERAL = re.compile(r"\\([!-/:-@\[-`{-~])|`([^`]+)`")
 """An escaped character, or code: what is in it is no markup."""
+CELL_END = re.compile(r"(?<!\\)\|")
 ITEM_END = re.compile(r"[;,.](?: (?:and|or))?$")
 
 MARKUP = (
@@ -69,7 +70,7 @@ def _items(source: str) -> list[str]:
 
 
 def _rows(lines: list[str]) -> list[str]:
-    rows = [[inline(cell) for cell in line.strip().strip("|").split("|")] for line in lines]
+    rows = [[inline(cell) for cell in CELL_END.split(line.strip().strip("|"))] for line in lines]
     if len(lines) > 2 and is_delimiter(lines[1]):
         return [_row(rows[0], row) for row in rows[2:]]
     kept = (row for row, line in zip(rows, lines, strict=True) if not is_delimiter(line))

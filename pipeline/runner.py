@@ -1,11 +1,11 @@
-"""The runner: one supervised task per run that takes its stages in order and ends it with exactly one terminal event."""
+"""The runner: one supervised task per run takes its stages in order and ends it with exactly one terminal event."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
 from contextlib import aclosing
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 import msgspec
 import structlog
@@ -21,12 +21,13 @@ from pipeline.events import (
     Finished,
     RunStart,
     RunStarted,
+    Source,
     StageTime,
     Stopped,
     Token,
 )
 from pipeline.live import Limits, LiveRun, Stop
-from pipeline.ports import EventBus, Run, Source, Stage
+from pipeline.ports import EventBus, Run, Stage
 
 log = structlog.get_logger()
 
@@ -77,7 +78,7 @@ class RunStore(Protocol):
 
 
 class Runner:
-    """Runs questions through the stages; whatever happens inside a run, :meth:`start` and its task never raise for it."""
+    """Runs questions through the stages; whatever happens inside a run, its task never raises."""
 
     def __init__(self, stages: Sequence[tuple[str, Stage]], bus: EventBus, store: RunStore, limits: Limits) -> None:
         self._stages = stages
@@ -132,7 +133,8 @@ class Runner:
 
     async def _supervise(self, live: LiveRun) -> None:
         work = asyncio.create_task(self._work(live), name=f"stages-{live.run.id}")
-        await asyncio.wait({work, live.stop}, return_when=asyncio.FIRST_COMPLETED)
+        ends: set[asyncio.Future[Any]] = {work, live.stop}
+        await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
         if not work.done():
             work.cancel()
             await asyncio.wait({work}, timeout=STOP_GRACE_S)
@@ -243,7 +245,9 @@ def _log_run(live: LiveRun, outcome: Outcome, broken: BaseException | None) -> N
         log.info("Stream cancelled by client", stage=live.stage, **facts)
     elif outcome.error:
         unexpected = broken if not live.stop.done() and not isinstance(broken, RunError) else None
-        log.error("run.failed", stage=live.stage, code=outcome.error.code, cause=_cause(broken), exc_info=unexpected, **facts)
+        log.error(
+            "run.failed", stage=live.stage, code=outcome.error.code, cause=_cause(broken), exc_info=unexpected, **facts
+        )
 
 
 def _cause(broken: BaseException | None) -> str | None:

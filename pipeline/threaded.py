@@ -52,9 +52,7 @@ class Threaded:
         return stream
 
 
-def _pump(
-    generator: Any, items: asyncio.Queue[Any], loop: asyncio.AbstractEventLoop, left: threading.Event
-) -> None:
+def _pump(generator: Any, items: asyncio.Queue[Any], loop: asyncio.AbstractEventLoop, left: threading.Event) -> None:
     """Run a plain generator to its end, or until its reader has left."""
     with closing(generator):
         for item in generator:

@@ -81,9 +81,7 @@ class Encoder:
         embedding, tokens = self._run(["embedding", "tokens"], ids, mask)
         return embedding, tokens
 
-    def _run(
-        self, outputs: list[str], ids: NDArray[np.int64], mask: NDArray[np.int64]
-    ) -> list[NDArray[np.float32]]:
+    def _run(self, outputs: list[str], ids: NDArray[np.int64], mask: NDArray[np.int64]) -> list[NDArray[np.float32]]:
         vectors: list[NDArray[np.float32]] = self._session.run(outputs, {"ids": ids, "mask": mask})
         return vectors
 

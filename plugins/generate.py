@@ -1,4 +1,4 @@
-"""The stage ``generation``: has the LLM answer from the passages, and lets nothing through that a client could not use."""
+"""The stage ``generation``: has the LLM answer from the passages, and lets only through what a client can use."""
 
 from __future__ import annotations
 

@@ -7,7 +7,7 @@ candidates. On SciFact it ranks better than either part, and than reciprocal ran
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -16,7 +16,7 @@ from sqlalchemy import RowMapping, text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from pipeline.host import Host
-from pipeline.ports import Passage
+from pipeline.ports import Filters, Passage
 
 LEXICAL_WEIGHT = 0.6
 COMMON_SHARE = 0.2
@@ -62,7 +62,7 @@ class HybridRetriever:
         self._engine = host.service(AsyncEngine)
         self._embedder = host.embedder
 
-    async def search(self, question: str, limit: int, filters: Mapping[str, object]) -> list[Passage]:
+    async def search(self, question: str, limit: int, filters: Filters) -> list[Passage]:
         """Return the best ``limit`` passages with the scores ``dense`` (cosine), ``lexical`` (BM25) and ``fused``."""
         vector = (await self._embedder.embed([question]))[0]
         query = _query(self._embedder.dimension, filtered=bool(filters))
@@ -81,9 +81,19 @@ class HybridRetriever:
             rows = (await connection.execute(text(query), values)).mappings().all()
         return fuse(rows)[:limit]
 
+    async def sentence_vectors(self, passages: Sequence[Passage]) -> list[NDArray[np.float32]]:
+        """Return for each passage the stored vectors of its sentences, in order; none for a passage that is gone."""
+        stored = text("select id, sentences from chunk where id = any(:ids)")
+        async with self._engine.connect() as connection:
+            rows = await connection.execute(stored, {"ids": [passage.chunk_id for passage in passages]})
+            packed = {row.id: row.sentences for row in rows}
+        width = self._embedder.dimension
+        unpacked = (np.frombuffer(packed.get(passage.chunk_id, b""), np.float16) for passage in passages)
+        return [vectors.reshape(-1, width).astype(np.float32) for vectors in unpacked]
+
 
 def fuse(rows: Sequence[RowMapping | dict[str, Any]]) -> list[Passage]:
-    """Return the candidates as passages, best first; ``score`` is the fused one, put into 0..1 by the logistic function."""
+    """Return the candidates as passages, best first; ``score`` is the fused one, in 0..1 by the logistic function."""
     if not rows:
         return []
     cosine = np.array([row["cosine"] for row in rows], np.float64)

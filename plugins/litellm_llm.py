@@ -37,7 +37,9 @@ class LiteLLM:
     def __init__(self, host: Host) -> None:
         options = host.options
         if not options.llm_model:
-            raise ConfigurationError("the LLM 'litellm' needs a model: set STAGECAST_LLM_MODEL, for example openai/gpt-4o")
+            raise ConfigurationError(
+                "the LLM 'litellm' needs a model: set STAGECAST_LLM_MODEL, for example openai/gpt-4o"
+            )
         self.model = options.llm_model
         self._threads = host.threads
         self._arguments: dict[str, Any] = {
@@ -103,7 +105,7 @@ def _explained(problem: Exception) -> GenerationFailed:
 def _import() -> Any:
     """Import LiteLLM without its download of a price list, which would be waited for without a network."""
     os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "True")
-    litellm = importlib.import_module("litellm")
+    litellm: Any = importlib.import_module("litellm")
     litellm.suppress_debug_info = True
     litellm.telemetry = False
     return litellm

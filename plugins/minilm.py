@@ -164,7 +164,7 @@ def pool(
     for row, chosen in enumerate(inside):  # a matrix product would wake BLAS threads, which then spin on all cores
         total[row] = tokens[chosen].sum(axis=0)
     length: NDArray[np.float32] = np.linalg.norm(total, axis=1, keepdims=True)
-    return total / np.where(length > 0, length, np.float32(1))
+    return np.divide(total, length, out=total, where=length > 0)
 
 
 def batches(texts: Sequence[str]) -> Iterator[list[int]]:

@@ -30,7 +30,7 @@ Filters = dict[Annotated[str, Meta(max_length=100)], str | int | float | bool]
 
 
 class ChatRequest(msgspec.Struct, forbid_unknown_fields=True):
-    """A question. Without ``session_id`` a new conversation begins; without ``stream`` the header ``Accept`` decides."""
+    """A question; without ``session_id`` a new conversation begins, without ``stream`` the header ``Accept`` decides."""
 
     message: str
     session_id: Annotated[str, Meta(min_length=1, max_length=128, pattern=r"^[A-Za-z0-9._:-]+$")] | None = None
@@ -49,7 +49,9 @@ class ChatRequest(msgspec.Struct, forbid_unknown_fields=True):
     "/chat",
     status_code=200,
     request_max_body_size=MAX_BODY_BYTES,
-    responses={200: ResponseSpec(Answer, generate_examples=False, description="The answer: as events, or as one object.")},
+    responses={
+        200: ResponseSpec(Answer, generate_examples=False, description="The answer: as events, or as one object.")
+    },
     operation_class=StreamOperation,
 )
 async def chat(
@@ -91,9 +93,9 @@ class WholeAnswer(Response[None]):
         self._runs = runs
         self._run = run
 
-    def to_asgi_response(self, request: Request[Any, Any, Any], **kwargs: Any) -> ASGIResponse:  # type: ignore[override]  # the deprecated parameter is in kwargs
+    def to_asgi_response(self, *args: Any, **_kwargs: Any) -> ASGIResponse:
         """Return a response that waits while it is being sent: only there is the reader's leaving noticed."""
-        return _WholeAnswerASGI(self._runs, self._run, request)
+        return _WholeAnswerASGI(self._runs, self._run, args[1])
 
 
 class _WholeAnswerASGI(ASGIResponse):

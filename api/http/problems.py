@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from http import HTTPStatus
 from typing import Any
 
@@ -50,7 +51,9 @@ def not_ready(reason: str) -> ProblemDetailsException:
 def failed(failure: Failure, run_id: str) -> ProblemDetailsException:
     """Return the answer to a request whose run failed."""
     status = 502 if failure.code in UPSTREAM_CODES else 503
-    return refuse(status, failure.message, code=failure.code, stage=failure.stage, retryable=failure.retryable, run_id=run_id)
+    return refuse(
+        status, failure.message, code=failure.code, stage=failure.stage, retryable=failure.retryable, run_id=run_id
+    )
 
 
 def _http(request: AnyRequest, problem: HTTPException) -> Problem:
@@ -91,7 +94,7 @@ def _problem(request: AnyRequest, problem: ProblemDetailsException) -> Problem:
     return problem.to_response(request)
 
 
-HANDLERS = {
+HANDLERS: dict[type[Exception], Callable[[AnyRequest, Any], Problem]] = {
     ProblemDetailsException: _problem,
     HTTPException: _http,
     DBAPIError: _no_database,

@@ -22,12 +22,12 @@ def describe_events() -> Components:
         _add_timestamp(schemas[name])
     mapping = {schemas[name]["properties"]["type"]["enum"][0]: _TEMPLATE.format(name=name) for name in names}
     schemas["Event"] = {
-        "description": "The data of one Server-Sent Event. Stages of plugins add types of their own, `<stage>_start` and "
-        "`<stage>_complete`; a client should pass over types it does not know.",
+        "description": "The data of one Server-Sent Event. Stages of plugins add types of their own, `<stage>_start` "
+        "and `<stage>_complete`; a client should pass over types it does not know.",
         "oneOf": [{"$ref": _TEMPLATE.format(name=name)} for name in names],
         "discriminator": {"propertyName": "type", "mapping": mapping},
     }
-    return Components(schemas=schemas)  # type: ignore[arg-type]  # plain JSON Schema stands where Litestar has a class
+    return Components(schemas=schemas)
 
 
 def _add_timestamp(schema: dict[str, Any]) -> None:

@@ -62,9 +62,7 @@ class _EventStreamASGI(ASGIStreamingResponse):
 class Reader:
     """One reader of one run: writes to its socket, notices that it left, keeps its connection alive."""
 
-    def __init__(
-        self, bus: EventBus, run_id: str, after: int, heartbeat_s: float, left: Callable[[], object]
-    ) -> None:
+    def __init__(self, bus: EventBus, run_id: str, after: int, heartbeat_s: float, left: Callable[[], object]) -> None:
         self._bus = bus
         self._run_id = run_id
         self._after = after

@@ -12,12 +12,12 @@ from typing import Literal
 
 import asyncpg
 import msgspec
+from pipeline.passages import embed_chunks
 
 from api.ingest.readers import BadDocument, Document, find, read
 from api.ingest.writer import Prepared, Writer, writer
 from api.system import System
 from pipeline.chunking import Chunk, chunk
-from pipeline.passages import embed_chunks
 
 BATCH = 16
 """Documents that are embedded together and stored in one transaction."""
@@ -128,7 +128,9 @@ class _Worker:
     async def _prepare(self, documents: Sequence[Document]) -> list[Prepared]:
         cut = await self._host.threads.run(lambda: [self._chunks(document) for document in documents])
         pieces = [
-            (document.title, piece) for document, chunks in zip(documents, cut, strict=True) for piece in chunks
+            (document.title, piece)
+            for document, chunks in zip(documents, cut, strict=True)
+            for piece in chunks
         ]
         vectors, sentences = await embed_chunks(self._host.embedder, pieces)
         prepared, at = [], 0
@@ -140,7 +142,10 @@ class _Worker:
     def _chunks(self, document: Document) -> list[Chunk]:
         embedder = self._host.embedder
         return chunk(
-            document.text, title=document.title, count_tokens=embedder.count_tokens, max_tokens=embedder.max_tokens
+            document.text,
+            title=document.title,
+            count_tokens=embedder.count_tokens,
+            max_tokens=embedder.max_tokens,
         )
 
 

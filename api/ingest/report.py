@@ -8,7 +8,15 @@ from contextlib import aclosing
 from pathlib import Path
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    Task,
+    TextColumn,
+    TimeRemainingColumn,
+)
 from rich.text import Text
 
 from api.ingest.ingest import Result, ingest, reindex
@@ -41,7 +49,13 @@ async def reindex_all(settings: Settings) -> int:
 
 async def _show(batches: AsyncGenerator[list[Result]], total: int, console: Console) -> int:
     counts: Counter[str] = Counter()
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), Rate(), TimeRemainingColumn())
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        Rate(),
+        TimeRemainingColumn(),
+    )
     try:
         with Progress(*columns, console=console) as bar:
             task = bar.add_task("documents", total=total)
@@ -52,7 +66,9 @@ async def _show(batches: AsyncGenerator[list[Result]], total: int, console: Cons
                     counts.update(result.status for result in results)
                     bar.advance(task, len(results))
     finally:
-        console.print(f"{counts['stored']} stored, {counts['unchanged']} unchanged, {counts['failed']} failed")
+        console.print(
+            f"{counts['stored']} stored, {counts['unchanged']} unchanged, {counts['failed']} failed"
+        )
     return 1 if counts["failed"] else 0
 
 

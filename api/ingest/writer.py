@@ -82,7 +82,9 @@ class Writer:
 
     async def read(self, ids: Sequence[str]) -> list[Document]:
         """Return stored documents as they were read."""
-        wanted = "select id, title, url, text, meta as metadata, path from document where id = any($1) order by id"
+        wanted = (
+            "select id, title, url, text, meta as metadata, path from document where id = any($1) order by id"
+        )
         return [Document(**row) for row in await self._connection.fetch(wanted, ids)]
 
     async def replace(self, batch: Sequence[Prepared]) -> None:
@@ -124,7 +126,11 @@ async def writer(engine: AsyncEngine) -> AsyncGenerator[Writer]:
     try:
         await register_vector(connection)
         await connection.set_type_codec(
-            "jsonb", schema="pg_catalog", format="binary", encoder=_encode_jsonb, decoder=lambda value: json.loads(value[1:])
+            "jsonb",
+            schema="pg_catalog",
+            format="binary",
+            encoder=_encode_jsonb,
+            decoder=lambda value: json.loads(value[1:]),
         )
         yield Writer(connection)
     finally:

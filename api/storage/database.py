@@ -55,8 +55,8 @@ def connect(url: str, pool: int) -> AsyncEngine:
 
 
 @asynccontextmanager
-async def opened(settings: Settings, *, share: bool = False) -> AsyncGenerator[AsyncEngine]:
-    """Start or reach the database, migrate it, and lend its engine.
+async def opened(settings: Settings, *, share: bool = False, migrated: bool = True) -> AsyncGenerator[AsyncEngine]:
+    """Start or reach the database, migrate it unless told otherwise, and lend its engine.
 
     ``share``: when another process of ours runs the embedded server on the same folder, use that one.
 
@@ -64,27 +64,27 @@ async def opened(settings: Settings, *, share: bool = False) -> AsyncGenerator[A
         ConfigurationError: It cannot be started, reached or migrated; the message says why and what to do.
     """
     if settings.database_url:
-        async with _engine(settings.database_url, settings.database_pool) as engine:
+        async with _engine(settings.database_url, settings.database_pool, migrated=migrated) as engine:
             yield engine
     elif share and (url := await asyncio.to_thread(embedded.attach, settings.data_dir)):
-        async with _engine(url, settings.database_pool) as engine:
+        async with _engine(url, settings.database_pool, migrated=migrated) as engine:
             yield engine
     else:
         server = embedded.EmbeddedPostgres(settings.data_dir)
         url = await asyncio.to_thread(server.start)
         try:
-            async with _engine(url, settings.database_pool) as engine:
+            async with _engine(url, settings.database_pool, migrated=migrated) as engine:
                 yield engine
         finally:
             await asyncio.to_thread(server.stop)
 
 
 @asynccontextmanager
-async def _engine(url: str, pool: int) -> AsyncGenerator[AsyncEngine]:
+async def _engine(url: str, pool: int, *, migrated: bool) -> AsyncGenerator[AsyncEngine]:
     engine = connect(url, pool)
     try:
         try:
-            await migrate.upgrade(engine)
+            await (migrate.upgrade(engine) if migrated else migrate.create_pgvector(engine))
         except (OSError, TimeoutError, DBAPIError, asyncpg.PostgresError) as problem:
             raise DatabaseUnreachable(url, _reason(problem)) from problem
         yield engine

@@ -7,11 +7,12 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+import weakref
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Self
+from typing import IO
 
 from api.storage import accounts, cluster, locks, sockets
 from api.storage.accounts import Account
@@ -48,6 +49,7 @@ INITDB_S = 180.0
 READY_S = 180.0
 """A server that was killed replays up to ``max_wal_size`` first."""
 ATTACH_S = 20.0
+ATTACH_POLL_S = 0.05
 
 
 class DataFolderInUse(ConfigurationError):
@@ -97,14 +99,15 @@ def attach(folder: Path) -> str | None:
             socket_folder = sockets.noted(folder / "socket")
             if socket_folder and sockets.state(socket_folder, DATABASE) == sockets.READY:
                 return sockets.url(socket_folder, DATABASE)
-            time.sleep(locks.POLL_S)
+            time.sleep(ATTACH_POLL_S)
     return None
 
 
 class EmbeddedPostgres:
     """PostgreSQL 18 as a child process of this one, its cluster in ``folder``, on a private Unix socket only.
 
-    It ends with ``stop``, and on Linux also with this process, however that ends; what was committed survives.
+    It ends with ``stop``, with this object, and with this process, on Linux even if that is killed; what was committed
+    survives.
     As root it runs as an unprivileged account, which owns the cluster. One folder, one server.
     """
 
@@ -113,7 +116,7 @@ class EmbeddedPostgres:
         self._cluster = self._folder / "cluster"
         self._log = self._folder / "postgres.log"
         self._child: Child | None = None
-        self._undo = ExitStack()
+        self._finish: Callable[[], object] = ExitStack().close
 
     @property
     def alive(self) -> bool:
@@ -123,7 +126,7 @@ class EmbeddedPostgres:
     def start(self) -> str:
         """Start the server, on the first time also make its cluster; return its SQLAlchemy URL.
 
-        Blocks: some 0.2 s, on the first time 1.5 s, longer if a killed server must recover.
+        Blocks, usually for 0.2 s, on the first time for 2 s; longer if a killed server has to recover.
 
         Raises:
             DataFolderInUse: A server runs on the folder already, this object's own included.
@@ -133,16 +136,17 @@ class EmbeddedPostgres:
         """
         with ExitStack() as undo:
             url = self._start(undo)
-            self._undo = undo.pop_all()
+            # Also when this object is dropped, and when the interpreter exits.
+            self._finish = weakref.finalize(self, undo.pop_all().close)
         return url
 
     def stop(self) -> None:
         """Shut the server down, ending its connections, and let go of the folder; harmless when it does not run."""
-        self._undo.close()
+        self._finish()
 
-    def __enter__(self) -> Self:
-        self.start()
-        return self
+    def __enter__(self) -> str:
+        """Start the server and lend its URL."""
+        return self.start()
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -195,11 +199,7 @@ class EmbeddedPostgres:
     def _await_ready(self, child: Child, socket_folder: Path, written: int) -> None:
         deadline = time.monotonic() + READY_S
         pause_s = locks.POLL_S
-        while (state := sockets.state(socket_folder, DATABASE)) != sockets.READY:
-            if state == sockets.NO_SUCH_DATABASE:
-                state = sockets.state(socket_folder, "postgres", f"create database {DATABASE}")
-                if state == sockets.READY:
-                    return
+        while (state := sockets.state(socket_folder, DATABASE)) not in (sockets.READY, sockets.NO_SUCH_DATABASE):
             if not child.alive:
                 raise DatabaseFailed(self._folder, f"ended while it started: {self._complaint(written)}")
             if time.monotonic() > deadline:
@@ -207,6 +207,10 @@ class EmbeddedPostgres:
             time.sleep(pause_s)
             # Each refusal is a line in the log, and a recovery can take minutes.
             pause_s = min(pause_s * 1.1, 0.5)
+        if state == sockets.NO_SUCH_DATABASE:
+            state = sockets.state(socket_folder, "postgres", f"create database {DATABASE}", timeout_s=READY_S)
+        if state != sockets.READY:
+            raise DatabaseFailed(self._folder, f"could not make its database: {self._complaint(written)}")
 
     def _complaint(self, written: int) -> str:
         with self._log.open("rb") as log:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from alembic import command
 from alembic.config import Config
 from sqlalchemy import Connection, text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from alembic import command
 from pipeline.errors import ConfigurationError
 
 OLDEST_PGVECTOR = (0, 7)
@@ -22,8 +22,8 @@ class PgvectorMissing(ConfigurationError):
 
     def __init__(self, version: str) -> None:
         super().__init__(
-            f"the database has no usable pgvector extension (found: {version or 'none'}, needed: 0.7 or newer); install "
-            "it on the database server, and let a superuser run: create extension vector"
+            f"the database has no usable pgvector extension (found: {version or 'none'}, needed: 0.7 or newer); "
+            "install it on the database server, and let a superuser run: create extension vector"
         )
 
 
@@ -54,6 +54,12 @@ async def upgrade(engine: AsyncEngine) -> None:
             await connection.rollback()
             await connection.execute(text("select pg_advisory_unlock(:lock)"), {"lock": LOCK})
             await connection.commit()
+
+
+async def create_pgvector(engine: AsyncEngine) -> None:
+    """Create the extension, if need be, and nothing else; raises as :func:`upgrade`."""
+    async with engine.begin() as connection:
+        await connection.run_sync(_create_pgvector)
 
 
 def _upgrade(connection: Connection) -> None:

@@ -8,8 +8,8 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from api.storage import tables
-from pipeline.events import Failure, StageTime
-from pipeline.ports import Message, Run, Source
+from pipeline.events import Failure, Source, StageTime
+from pipeline.ports import Message, Run
 from pipeline.runner import Outcome
 
 HISTORY_TURNS = 40

@@ -36,7 +36,9 @@ def private_folder(note: Path, account: Account | None) -> Iterator[Path]:
     folder = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=root))
     try:
         own(folder, account)
-        note.write_bytes(os.fsencode(folder))
+        draft = note.with_suffix(".new")
+        draft.write_bytes(os.fsencode(folder))
+        draft.replace(note)
         yield folder
     finally:
         note.unlink(missing_ok=True)

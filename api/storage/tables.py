@@ -101,8 +101,6 @@ class Document(Base):
     """A document as it was read; ``text`` is Markdown."""
 
     __tablename__ = "document"
-    __table_args__ = (Index("ix_document_meta", "meta", postgresql_using="gin", postgresql_ops={"meta": "jsonb_path_ops"}),)
-
     id: Mapped[str] = mapped_column(primary_key=True)
     title: Mapped[str]
     url: Mapped[str | None]

@@ -30,7 +30,12 @@ def test_the_conversation_stands_between_instructions_and_question():
 
 
 def test_the_oldest_turns_go_first_when_the_budget_is_small():
-    past = [Message("user", "a" * 400), Message("assistant", "b" * 40), Message("user", "c" * 40), Message("assistant", "d")]
+    past = [
+        Message("user", "a" * 400),
+        Message("assistant", "b" * 40),
+        Message("user", "c" * 40),
+        Message("assistant", "d"),
+    ]
     assert recent(past, 30) == past[2:]
     assert recent(past, 0) == []
 

@@ -1,0 +1,1 @@
+"""Documents from files: found, read, and made into normalised Markdown."""

@@ -1,0 +1,42 @@
+# Commands for those who run and those who change Stagecast; `just` alone lists them.
+
+set positional-arguments
+
+_list:
+    @just --list --unsorted
+
+# Start the server on http://localhost:8000, everything it needs included
+serve *arguments:
+    uv run --no-dev --group model --locked stagecast serve "$@"
+
+# Start the server anew whenever the code changes
+dev *arguments:
+    uv run --locked stagecast serve --reload "$@"
+
+# Set up and run all tests
+test *arguments:
+    uv run --locked pytest "$@"
+
+# Mend what the linters can mend
+lint:
+    uv run --locked ruff check --fix
+    uv run --locked ruff format
+
+# Run every check that CI runs, tests excepted
+check:
+    uv run --locked ruff check
+    uv run --locked ruff format --check
+    uv run --locked mypy
+    uv run --locked lint-imports
+
+# Bring the database to the newest tables
+migrate:
+    uv run --locked stagecast migrate
+
+# Write a migration from what changed in api/storage/tables.py
+revision message: migrate
+    uv run --locked alembic revision --autogenerate -m "{{ message }}"
+
+# Measure; `just bench` lists what can be measured
+bench *arguments:
+    uv run --locked python -m tests.bench "$@"

@@ -1,0 +1,176 @@
+"""What tests share: one real PostgreSQL, real server processes on real sockets, and an LLM's far end."""
+
+import asyncio
+import contextlib
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import uuid
+from pathlib import Path
+
+import httpx
+import pytest
+
+from api.storage.embedded import EmbeddedPostgres
+from tests.faulty_llm import FaultyLLM
+
+START_TIMEOUT_S = 90
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_logreport(report):
+    if report.skipped and os.environ.get("STAGECAST_NO_SKIP"):
+        report.outcome = "failed"
+        report.longrepr = f"skipped where nothing may be skipped: {report.longrepr}"
+
+
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def clean_environment(**settings):
+    """Return this process's environment with only the given STAGECAST settings."""
+    kept = {
+        k: v
+        for k, v in os.environ.items()
+        if not k.startswith("STAGECAST_") and k not in {"LOG_LEVEL", "OPENAI_API_KEY"}
+    }
+    return kept | {f"STAGECAST_{name.upper()}": str(value) for name, value in settings.items()}
+
+
+@pytest.fixture(scope="session")
+def postgres(tmp_path_factory):
+    """Lend the URL of a running embedded PostgreSQL."""
+    with EmbeddedPostgres(tmp_path_factory.mktemp("postgres")) as url:
+        yield url
+
+
+@pytest.fixture(scope="session")
+def new_database(postgres):
+    """Return a function that makes an empty database and returns its URL."""
+    import asyncpg
+
+    def make():
+        name = f"t{uuid.uuid4().hex[:12]}"
+
+        async def create():
+            connection = await asyncpg.connect(postgres.replace("+asyncpg", ""))
+            await connection.execute(f"create database {name}")
+            await connection.close()
+
+        asyncio.run(create())
+        return postgres.replace("/stagecast?", f"/{name}?")
+
+    return make
+
+
+class ServerProcess:
+    """A running ``stagecast serve``, its log, and ways to end it."""
+
+    def __init__(self, folder, environment, *arguments):
+        self.port = free_port()
+        self.url = f"http://127.0.0.1:{self.port}"
+        self.log_path = Path(folder) / f"server-{self.port}.log"
+        command = [sys.executable, "-m", "api.cli", "serve", "--port", str(self.port), *arguments]
+        with self.log_path.open("wb") as log:
+            self.process = subprocess.Popen(command, stdout=log, stderr=log, env=environment, cwd=folder)
+
+    def wait_ready(self):
+        deadline = time.monotonic() + START_TIMEOUT_S
+        while time.monotonic() < deadline:
+            assert self.process.poll() is None, self.log_path.read_text()[-3000:]
+            with contextlib.suppress(httpx.TransportError):
+                if httpx.get(f"{self.url}/health/ready", timeout=5).status_code == 200:
+                    return self
+            time.sleep(0.05)
+        raise AssertionError("not ready in time:\n" + self.log_path.read_text()[-3000:])
+
+    def log_lines(self):
+        return [json.loads(line) for line in self.log_path.read_text().splitlines() if line.startswith("{")]
+
+    def stop(self, how=signal.SIGTERM):
+        if self.process.poll() is None:
+            self.process.send_signal(how)
+        return self.process.wait(timeout=20)
+
+
+@pytest.fixture(scope="session")
+def start_server(tmp_path_factory):
+    """Return a function that starts a server with the given settings; all are stopped at the end."""
+    started = []
+
+    def start(*arguments, ready=True, **settings):
+        folder = tmp_path_factory.mktemp("server")
+        settings = {"data_dir": folder / "data"} | settings
+        server = ServerProcess(folder, clean_environment(**settings), *arguments)
+        started.append(server)
+        return server.wait_ready() if ready else server
+
+    yield start
+    for server in started:
+        if server.process.poll() is None:
+            server.stop()
+
+
+@pytest.fixture(scope="session")
+def sample_database(new_database):
+    """Return the URL of a database that servers fill with the sample collection, once for all tests."""
+    return new_database()
+
+
+@pytest.fixture(scope="session")
+def server(start_server, sample_database):
+    """Lend a server with the sample collection and no LLM: it answers by quoting."""
+    return start_server(database_url=sample_database)
+
+
+@pytest.fixture(scope="session")
+def llm():
+    """Lend the far end of an LLM."""
+    with FaultyLLM() as far_end:
+        yield far_end
+
+
+@pytest.fixture(scope="session")
+def llm_server(start_server, sample_database, server, llm):
+    """Lend a server whose LLM is the far end; the collection is the one of ``server``."""
+    return start_server(database_url=sample_database, llm_model="openai/fake", llm_api_base=llm.url)
+
+
+def read_events(response):
+    """Return the events of an SSE response, checking ids, fields and the one terminal event on the way."""
+    events = []
+    for block in response.read().decode().split("\n\n"):
+        fields = dict(line.split(": ", 1) for line in block.splitlines() if not line.startswith(":"))
+        if not fields:
+            continue
+        assert set(fields) == {"id", "data"}
+        event = json.loads(fields["data"])
+        assert list(event) == ["type", "content", "timestamp"]
+        events.append(event)
+        assert int(fields["id"]) == len(events)
+    terminal = [event["type"] for event in events if event["type"] in {"done", "error", "cancelled"}]
+    assert len(terminal) == 1
+    assert events[-1]["type"] == terminal[0]
+    return events
+
+
+def ask(server, message, **body):
+    """Ask a question and return the events."""
+    with httpx.stream("POST", f"{server.url}/chat", json={"message": message, **body}, timeout=30) as response:
+        assert response.status_code == 200, response.read()
+        return read_events(response)
+
+
+def answer_of(events):
+    return "".join(event["content"] for event in events if event["type"] == "token")
+
+
+def first(events, kind):
+    return next(event["content"] for event in events if event["type"] == kind)
