@@ -42,20 +42,23 @@ def create_app(boot: Boot) -> Litestar:
         return boot.settings
 
     provided = {"system": system, "runs": runs, "documents": documents, "settings": settings, "boot": lambda: boot}
-    return Litestar(
+    app = Litestar(
         route_handlers=ROUTES,
         dependencies={name: Provide(make, sync_to_thread=False) for name, make in provided.items()},
         exception_handlers={**HANDLERS},
         before_request=_require_json,
         lifespan=[boot.lifespan],
+        logging_config=None,
         openapi_config=OpenAPIConfig(
             title="Stagecast",
             version=__version__,
             path="/schema",
             render_plugins=[JsonRenderPlugin(), ScalarRenderPlugin()],
-            components=describe_events(),
         ),
     )
+    components: Any = app.openapi_schema.components
+    components.schemas |= describe_events()
+    return app
 
 
 def _require_json(request: Request[Any, Any, Any]) -> None:

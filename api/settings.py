@@ -49,6 +49,7 @@ class Settings(BaseSettings):
     llm_temperature: float | None = Field(default=None, ge=0, le=2)
     llm_max_tokens: int | None = Field(default=None, ge=1)
     embedding_model: str | None = None
+    embedding_dimension: int = Field(default=0, ge=0, le=4000)
     rerank_model: Name = "ms-marco-TinyBERT-L-2-v2"
 
     candidates: int = Field(default=50, ge=1, le=1000)
@@ -119,6 +120,7 @@ class Settings(BaseSettings):
             min_relevance=self.min_relevance,
             rerank_model=self.rerank_model,
             embedding_model=self.embedding_model or "",
+            embedding_dimension=self.embedding_dimension,
             llm_model=self.llm_model or "",
             llm_api_base=self.llm_api_base,
             llm_temperature=self.llm_temperature,

@@ -154,7 +154,7 @@ def _text_end(lines: list[str], i: int) -> int:
 def _interrupts(lines: list[str], i: int) -> bool:
     """Return whether line ``i`` begins a block of its own though no blank line is above it.
 
-    A number does so only if it is 1: "in\\n2009. Since then" is no list.
+    A number does so only if it is 1: a line that begins with "2009. Since then" is no item.
     """
     line = lines[i]
     item = ITEM.match(line)

@@ -16,176 +16,32 @@ END = re.compile(
 )
 """A possible end; the last form is a full stop that lacks its space."""
 
+CLOSED = re.compile(rf"[.!?…。！？।؟][{CLOSERS}）」』*_]*+(?:(?<=[a-z]\.)\d{{1,2}})?{REFERENCE}\s*+\Z")
 NEXT = re.compile(rf"\s*+[{OPENERS}]*+(\w*)")
 LETTER = re.compile(r"[^\W\d_]")
 ENUMERATOR = re.compile(rf"[{OPENERS}]{{0,4}}(?:\d{{1,3}}(?:\.\d{{1,3}})*|[A-Za-z]|[ivxIVX]{{1,5}})[.)]+")
 ACRONYM = re.compile(r"(?:[A-Za-z]\.)+[A-Za-z]|(?:Ph|M|D|B)\.[A-Z][a-z]?")
 
-NEVER_LAST = frozenset(
-    [
-        "dr",
-        "mr",
-        "mrs",
-        "ms",
-        "prof",
-        "st",
-        "mt",
-        "rev",
-        "hon",
-        "gen",
-        "col",
-        "sgt",
-        "capt",
-        "lt",
-        "gov",
-        "sen",
-        "rep",
-        "vs",
-        "eg",
-        "e.g",
-        "i.e",
-        "cf",
-        "fig",
-        "figs",
-        "eq",
-        "eqs",
-        "sec",
-        "ch",
-        "chap",
-        "pp",
-        "vol",
-        "ed",
-        "eds",
-        "viz",
-        "approx",
-        "ca",
-        "resp",
-        "incl",
-        "excl",
-        "jan",
-        "feb",
-        "apr",
-        "jun",
-        "jul",
-        "aug",
-        "sep",
-        "sept",
-        "oct",
-        "nov",
-        "dec",
-    ]
-)
+ABBREVIATIONS = """
+    dr mr mrs ms prof st mt rev hon gen col sgt capt lt gov sen rep vs eg e.g i.e cf fig figs eq eqs sec ch chap pp
+    vol ed eds viz approx ca resp incl excl jan feb apr jun jul aug sep sept oct nov dec
+"""
+NEVER_LAST = frozenset(ABBREVIATIONS.split())
 """Abbreviations that something follows."""
 
-MAYBE_LAST = frozenset(
-    [
-        "etc",
-        "inc",
-        "ltd",
-        "co",
-        "corp",
-        "jr",
-        "sr",
-        "al",
-        "esp",
-        "est",
-        "dept",
-        "univ",
-        "ave",
-        "blvd",
-        "min",
-        "max",
-        "avg",
-    ]
-)
+MAYBE_LAST = frozenset(("etc", "inc", "ltd", "co", "corp", "jr", "sr", "al", "esp", "est", "dept", "min", "max", "avg"))
 """Abbreviations that may end a sentence as well."""
 
-STARTERS = frozenset(
-    [
-        "The",
-        "This",
-        "That",
-        "These",
-        "Those",
-        "It",
-        "Its",
-        "They",
-        "Their",
-        "He",
-        "She",
-        "We",
-        "You",
-        "Your",
-        "I",
-        "In",
-        "On",
-        "At",
-        "For",
-        "From",
-        "If",
-        "When",
-        "While",
-        "Although",
-        "However",
-        "But",
-        "And",
-        "Or",
-        "As",
-        "A",
-        "An",
-        "Some",
-        "Many",
-        "Most",
-        "Other",
-        "Such",
-        "There",
-        "Here",
-        "After",
-        "Before",
-        "During",
-        "Because",
-        "Since",
-        "With",
-        "Without",
-        "To",
-        "By",
-        "Both",
-        "Each",
-        "Not",
-        "No",
-        "What",
-        "Why",
-        "How",
-        "Who",
-        "Where",
-        "Do",
-        "Does",
-        "Is",
-        "Are",
-        "Can",
-        "Also",
-        "All",
-        "Any",
-    ]
-)
+FUNCTION_WORDS = """
+    The This That These Those It Its They Their He She We You Your I In On At For From If When While Although However
+    But And Or As A An Some Many Most Other Such There Here After Before During Because Since With Without To By Both
+    Each Not No What Why How Who Where Do Does Is Are Can Also All Any
+"""
+STARTERS = frozenset(FUNCTION_WORDS.split())
 """Words that begin a sentence far more often than a name."""
 
 GRADED = frozenset(
-    [
-        "vitamin",
-        "hepatitis",
-        "influenza",
-        "type",
-        "group",
-        "class",
-        "grade",
-        "stage",
-        "step",
-        "part",
-        "appendix",
-        "factor",
-        "section",
-    ]
+    ("vitamin", "hepatitis", "influenza", "type", "group", "class", "grade", "stage", "step", "part", "factor")
 )
 """Words whose single letter is no initial: "Hepatitis B. Patients ..."."""
 
@@ -203,6 +59,11 @@ def breaks(text: str, start: int, end: int) -> list[int]:
             if begin < end:
                 found.append(begin)
     return found
+
+
+def is_closed(sentence: str) -> bool:
+    """Return whether a sentence has the mark at its end, apart from quotes, brackets and notes."""
+    return bool(CLOSED.search(sentence, max(0, len(sentence) - 60)))
 
 
 def _ends(text: str, begin: int, mark: re.Match[str], follows: re.Match[str]) -> bool:

@@ -19,7 +19,8 @@ TARGET = 0.75
 SMALL = 0.16
 """Of ``max_tokens``: a section up to that may share a chunk with its neighbours."""
 MAX_UNITS = 64
-"""In a chunk, so that a million tiny paragraphs take no more time than others."""
+MAX_SECTIONS = 12
+"""In a chunk, so that a million tiny paragraphs or headings take no more time than others."""
 MAX_CHARS_PER_TOKEN = 16
 """Tokenizers count a word of a thousand characters as one unknown token, but a chunk of such is too long."""
 MAX_TITLE_CHARS = 200
@@ -108,9 +109,7 @@ class _Ruler:
             if not parts:
                 return units
             counted = iter(self.counted(text, list(chain.from_iterable(parts.values()))))
-            pieces = (
-                [unit] if i not in parts else islice(counted, len(parts[i])) for i, unit in enumerate(units)
-            )
+            pieces = ([unit] if i not in parts else islice(counted, len(parts[i])) for i, unit in enumerate(units))
             units = list(chain.from_iterable(pieces))
 
     def largest(self, chunks: Sequence[Chunk]) -> int:
@@ -181,7 +180,8 @@ class _Partition:
         section, before = self._units[i].section, self._units[i - 1].section
         own = self._units[first].section
         named = path == self._sections[own].path or first == 0 or self._units[first - 1].section != own
-        return named and len(path) >= depth - 1 and (self._is_small[section] or self._is_small[before])
+        near = len(path) >= depth - 1 and section - own < MAX_SECTIONS
+        return named and near and (self._is_small[section] or self._is_small[before])
 
 
 def _shared(one: Path, other: Path) -> Path:

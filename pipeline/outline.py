@@ -10,9 +10,9 @@ from typing import Literal, NamedTuple
 import msgspec
 
 from pipeline.blocks import Block, Kind, blocks
-from pipeline.breaks import breaks
+from pipeline.breaks import breaks, is_closed
 from pipeline.prose import inline
-from pipeline.text import is_closed, list_items
+from pipeline.text import list_items
 
 UnitKind = Kind | Literal["sentence", "strand"]
 
@@ -113,10 +113,17 @@ def cut(text: str, unit: Unit) -> list[Unit]:
     if unit.kind == "sentence":
         return _strands(text, unit)
     if unit.kind == "strand":
-        middle = (unit.start + unit.end) // 2
+        middle = _middle(text, unit.start, unit.end)
         return _parts(unit, "strand", IN_SENTENCE, [(unit.start, middle), (middle, unit.end)])
     starts = breaks(text, unit.start, unit.end)
     return _parts(unit, "sentence", AT_PART, (trimmed(text, a, b) for a, b in pairwise([*starts, unit.end])))
+
+
+def _middle(text: str, start: int, end: int) -> int:
+    """Return where to halve a strand: at a space if it has one."""
+    middle = (start + end) // 2
+    before, after = text.rfind(" ", start, middle + 1), text.find(" ", middle, end)
+    return next((at for at in (before, after) if at > start), middle)
 
 
 def _strands(text: str, unit: Unit) -> list[Unit]:

@@ -14,7 +14,7 @@ CELL_END = re.compile(r"(?<!\\)\|")
 ITEM_END = re.compile(r"[;,.](?: (?:and|or))?$")
 
 MARKUP = (
-    (re.compile(r"<!--.*?-->", re.DOTALL), ""),
+    (re.compile(r"<!--.{0,2000}?-->", re.DOTALL), ""),
     (re.compile(r"<(?:br|/?p|/?div)\b[^<>]*>", re.IGNORECASE), " "),
     (re.compile(r"</?(?:[abiu]|em|strong|span|su[bp]|small|mark|code|kbd|img)\b[^<>]*>", re.IGNORECASE), ""),
     (re.compile(r"<(https?://[^<>\s]+)>"), r"\1"),

@@ -7,10 +7,10 @@ from collections.abc import Iterator
 from itertools import pairwise
 
 from pipeline.blocks import ITEM, Block, blocks
-from pipeline.breaks import LETTER, breaks
+from pipeline.breaks import LETTER, breaks, is_closed
 from pipeline.prose import ITEM_LINE, readable
 
-__all__ = ["MAX_SPAN_CHARS", "TextCleaner", "clean", "is_closed", "list_items", "readable", "sentences"]
+__all__ = ["MAX_SPAN_CHARS", "TextCleaner", "clean", "list_items", "readable", "sentences"]
 
 MAX_SPAN_CHARS = 420
 """Items of a list are gathered into spans of at most this length."""
@@ -30,6 +30,8 @@ MIN_OPEN_WORDS = 8
 
 Span = tuple[int, int]
 
+UNSPACED = re.compile(r"[\u0e00-\u0eff\u3040-\u30ff\u3400-\u9fff]")
+"""Letters of scripts without spaces between words."""
 NOTE = re.compile(r"[ \t]*([*_])(?!\1)[^*_]+\1\s*")
 """A paragraph wholly in italics: a caption, or a note on the document."""
 LAST_MARKS = " \t\n\"'”’»*_`"
@@ -177,12 +179,7 @@ def _stands_alone(sentence: str) -> bool:
         return False
     if not is_closed(sentence):
         return len(words) >= MIN_OPEN_WORDS and not _is_title(words)
-    return len(words) >= MIN_WORDS or (not bare.isascii() and len(bare) >= 4 * MIN_WORDS)
-
-
-def is_closed(sentence: str) -> bool:
-    """Return whether a sentence has the mark at its end, before any quotes and brackets."""
-    return sentence.rstrip(LAST_MARKS + ")]）」』")[-1:] in tuple(".!?…。！？।؟")
+    return len(words) >= MIN_WORDS or len(UNSPACED.findall(bare)) >= 2 * MIN_WORDS
 
 
 def _is_title(words: list[str]) -> bool:

@@ -26,6 +26,9 @@ MAX_MESSAGE_CHARS = 5_000
 MAX_BODY_BYTES = 256 * 1024
 """Of a whole request; a message of the greatest length takes 60 kB when every character of it is escaped."""
 
+SESSION_ID = r"^[A-Za-z0-9._:-]+$(?!\n)"
+"""In Python ``$`` also stands before a last line break, which would then be part of the id."""
+
 Filters = dict[Annotated[str, Meta(max_length=100)], str | int | float | bool]
 
 
@@ -33,7 +36,7 @@ class ChatRequest(msgspec.Struct, forbid_unknown_fields=True):
     """A question; without ``session_id`` a new conversation begins, without ``stream`` the header ``Accept`` decides."""
 
     message: str
-    session_id: Annotated[str, Meta(min_length=1, max_length=128, pattern=r"^[A-Za-z0-9._:-]+$")] | None = None
+    session_id: Annotated[str, Meta(min_length=1, max_length=128, pattern=SESSION_ID)] | None = None
     stream: bool | None = None
     filters: Filters = {}
     """Only passages whose metadata has these values are used."""
@@ -93,9 +96,9 @@ class WholeAnswer(Response[None]):
         self._runs = runs
         self._run = run
 
-    def to_asgi_response(self, *args: Any, **_kwargs: Any) -> ASGIResponse:
+    def to_asgi_response(self, app: Any, request: Request[Any, Any, Any], **_kwargs: Any) -> ASGIResponse:  # noqa: ARG002  # Litestar's own
         """Return a response that waits while it is being sent: only there is the reader's leaving noticed."""
-        return _WholeAnswerASGI(self._runs, self._run, args[1])
+        return _WholeAnswerASGI(self._runs, self._run, request)
 
 
 class _WholeAnswerASGI(ASGIResponse):

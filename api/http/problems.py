@@ -77,7 +77,15 @@ def _invalid(problem: ValidationException) -> ProblemDetailsException:
 
 def _field(error: dict[str, Any]) -> str:
     named = _FIELD.search(str(error.get("message", "")))
-    return str(error.get("key") or (named and (named["named"] or named["path"])) or "body")
+    if named:
+        return str(named["named"] or named["path"])
+    key = str(error.get("key", "data"))
+    return "body" if key == "data" else key
+
+
+def _no_json(request: AnyRequest, _problem: Exception) -> Problem:
+    """Answer for what the JSON decoder raises besides its own errors: invalid UTF-8, and nesting without end."""
+    return refuse(400, "The body is not valid JSON in UTF-8.").to_response(request)
 
 
 def _no_database(request: AnyRequest, problem: Exception) -> Problem:
@@ -97,6 +105,8 @@ def _problem(request: AnyRequest, problem: ProblemDetailsException) -> Problem:
 HANDLERS: dict[type[Exception], Callable[[AnyRequest, Any], Problem]] = {
     ProblemDetailsException: _problem,
     HTTPException: _http,
+    UnicodeDecodeError: _no_json,
+    RecursionError: _no_json,
     DBAPIError: _no_database,
     PoolTimeout: _no_database,
     OSError: _no_database,

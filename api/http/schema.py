@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import msgspec
-from litestar.openapi.spec import Components, OpenAPIMediaType, Operation, Reference
+from litestar.openapi.spec import OpenAPIMediaType, Operation, Reference
 
 from pipeline.events import WIRE_EVENTS
 
@@ -14,8 +14,8 @@ _TEMPLATE = "#/components/schemas/{name}"
 _TIMESTAMP = {"type": "string", "format": "date-time", "examples": ["2025-11-06T10:30:40.000Z"]}
 
 
-def describe_events() -> Components:
-    """Return a schema for each event type, and ``Event`` for any of them."""
+def describe_events() -> dict[str, Any]:
+    """Return a JSON schema for each event type and what it holds, and ``Event`` for any of them."""
     _, schemas = msgspec.json.schema_components(WIRE_EVENTS, ref_template=_TEMPLATE)
     names = [event.__name__ for event in WIRE_EVENTS]
     for name in names:
@@ -27,7 +27,7 @@ def describe_events() -> Components:
         "oneOf": [{"$ref": _TEMPLATE.format(name=name)} for name in names],
         "discriminator": {"propertyName": "type", "mapping": mapping},
     }
-    return Components(schemas=schemas)
+    return schemas
 
 
 def _add_timestamp(schema: dict[str, Any]) -> None:

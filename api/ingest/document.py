@@ -6,7 +6,7 @@ import math
 import re
 import unicodedata
 from collections.abc import Mapping
-from datetime import date, datetime, time
+from datetime import date, time
 from typing import Any
 
 import msgspec
@@ -23,12 +23,12 @@ MAX_METADATA_CHARS = 262_144
 MAX_METADATA_DEPTH = 20
 BIGGEST_INTEGER = 2**63 - 1
 
-MARKS = re.compile(r"(#{1,6}\s|[-+*>|=]|\d{1,9}[.)]\s|```|~~~)")
-"""What Markdown takes for a block of another kind at the start of a paragraph."""
+MARKS = re.compile(r"(#{1,6}\s|[-+*>|=]|```|~~~)|\d{1,9}(?=[.)]\s)")
+"""What Markdown takes for a block of another kind at the start of a paragraph; the group is no number."""
 
 
 class Document(msgspec.Struct, frozen=True, kw_only=True):
-    """A document, its text normalised: Markdown, line ends ``\\n``, no NUL, no lone surrogates."""
+    """A document, its text normalised: Markdown, one kind of line end, no NUL, no lone surrogates."""
 
     id: str
     title: str
@@ -59,10 +59,10 @@ class Refused(StagecastError):
 
 
 def document(text: str, fields: Mapping[Any, Any], *, path: str, default_title: str = "") -> Document:
-    """Return a document of ``text``; ``id``, ``title`` and ``url`` are taken from ``fields``, the rest is metadata.
+    """Return a document of ``text``; ``id``, ``title`` and ``url`` are from ``fields``, the rest is metadata.
 
-    A title that is missing is the text's first heading, else the default, else the id. A ``url`` that is no web
-    address stays in the metadata.
+    A title that is missing is the text's first heading, else the default, else the id. A ``url`` that is no
+    web address stays in the metadata.
 
     Raises:
         Refused: There is no text, the id cannot be used, or the metadata is too large.
@@ -101,7 +101,9 @@ def decoded(data: bytes) -> str:
 
 def escaped(paragraph: str) -> str:
     """Return a paragraph that was not Markdown, so that it stays one."""
-    return f"\\{paragraph}" if MARKS.match(paragraph) else paragraph
+    marks = MARKS.match(paragraph)
+    at = 0 if marks is None or marks.group(1) else marks.end()
+    return f"{paragraph[:at]}\\{paragraph[at:]}" if marks else paragraph
 
 
 def _identifier(value: object) -> str:
@@ -157,17 +159,12 @@ class _Plain:
             return [self.value(entry, depth + 1) for entry in value]
         if isinstance(value, int) and abs(value) > BIGGEST_INTEGER:
             raise Refused("has a number in its metadata that is too large")
-        is_json = (
-            value is None
-            or isinstance(value, bool | int)
-            or (isinstance(value, float) and math.isfinite(value))
-        )
+        is_json = value is None or isinstance(value, bool | int) or (isinstance(value, float) and math.isfinite(value))
         text = self.text(value)
         return value if is_json else text
 
     def text(self, value: object) -> str:
-        is_time = isinstance(value, date | datetime | time)
-        text = clean(value.isoformat() if is_time else str(value))  # type: ignore[union-attr]
+        text = clean(value.isoformat() if isinstance(value, date | time) else str(value))
         self._chars += len(text) + 1
         if self._chars > MAX_METADATA_CHARS:
             raise Refused(f"has more than {MAX_METADATA_CHARS // 1024} KB of metadata")

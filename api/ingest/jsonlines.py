@@ -17,8 +17,8 @@ MAX_LINE_BYTES = 50_000_000
 def read_jsonlines(path: Path, _default_id: str) -> Iterator[Document | BadDocument]:
     """Yield a document of each line, or why it gives none; blank lines are passed over.
 
-    ``_id`` or ``id``, ``title``, ``text`` and ``url`` are the document's own, what is under ``metadata`` and all
-    the rest its metadata. A line with a title but no text has the title for text.
+    ``_id`` or ``id``, ``title``, ``text`` and ``url`` are the document's own, what is under ``metadata`` and
+    all the rest its metadata. A line with a title but no text has the title for text.
 
     Raises:
         Refused: There is no line, or the compressed file is broken.
@@ -34,12 +34,24 @@ def read_jsonlines(path: Path, _default_id: str) -> Iterator[Document | BadDocum
         raise Refused("is empty")
 
 
+def count_lines(path: Path) -> int:
+    """Return how many items :func:`read_jsonlines` yields."""
+    counted = 0
+    try:
+        with _opened(path) as file:
+            for counted, _ in enumerate(_lines(file), 1):  # noqa: B007  # the last one counts
+                pass
+    except (OSError, EOFError, zlib.error):
+        return counted + 1
+    return max(counted, 1)
+
+
 def _opened(path: Path) -> BinaryIO:
     return cast("BinaryIO", gzip.open(path)) if path.suffix.lower() == ".gz" else path.open("rb")
 
 
 def _lines(file: BinaryIO) -> Iterator[tuple[int, bytes | None]]:
-    """Yield line numbers and lines that are not blank; None for a line above the limit, which is passed over."""
+    """Yield the number and the bytes of lines that are not blank; None instead of a line above the limit."""
     number = 0
     while line := file.readline(MAX_LINE_BYTES):
         number += 1

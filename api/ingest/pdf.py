@@ -14,8 +14,10 @@ from pypdf.errors import DependencyError, FileNotDecryptedError
 from api.ingest.document import Document, Refused, document, escaped
 
 BULLET = re.compile(r"[•◦▪‣●○·–\uf0b7\uf0a7][ \t]+")
+PAGE_NUMBER = re.compile(r"\s*(?:[Pp]age\s+)?\d{1,4}(?:\s+(?:of|/)\s+\d{1,4})?\s*")
+NUMBERED = re.compile(r"\d{1,2}(?:\.\d{1,2})*\.?[ \t]+[A-Z]")
 SHORT = 0.75
-"""Of the usual width: a line below that ends its paragraph, if its sentence ends or the next line may begin one."""
+"""Of the usual width: a shorter line may end its paragraph."""
 USUAL = 0.8
 """Of the lines are no longer than the usual width."""
 
@@ -63,7 +65,7 @@ def paragraphs(pages: list[str]) -> list[str]:
 
     Words that were hyphenated between lines are joined; lines with a bullet become items.
     """
-    lines = [" ".join(line.split()) for line in chain.from_iterable(page.split("\n") for page in pages)]
+    lines = [" ".join(line.split()) for line in chain.from_iterable(map(_printed, pages))]
     widths = sorted(len(line) for line in lines if line)
     usual = widths[int(USUAL * (len(widths) - 1))] if widths else 0
     found: list[str] = []
@@ -77,12 +79,20 @@ def paragraphs(pages: list[str]) -> list[str]:
     return found
 
 
+def _printed(page: str) -> list[str]:
+    """Return the lines of a page without its number."""
+    lines = page.strip().split("\n")
+    first = 1 if PAGE_NUMBER.fullmatch(lines[0]) else 0
+    return lines[first : -1 if len(lines) > 1 and PAGE_NUMBER.fullmatch(lines[-1]) else None]
+
+
 def _begins(before: str, line: str, short: float) -> bool:
     """Return whether a line begins a paragraph, a heading or an item."""
     if BULLET.match(line):
         return True
-    is_short = len(before) < short
-    return is_short and (before[-1] in ".!?:" or not line[0].islower())
+    if len(before) < short:
+        return before[-1] in ".!?:" or not line[0].islower()
+    return before[-1] in ".!?:" and len(line) < short and bool(NUMBERED.match(line))
 
 
 def _joined(text: str, line: str) -> str:

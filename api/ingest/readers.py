@@ -6,10 +6,10 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from api.ingest.document import BadDocument, Document, Refused
-from api.ingest.jsonlines import read_jsonlines
+from api.ingest.jsonlines import count_lines, read_jsonlines
 from api.ingest.markdown import read_markdown, read_text
 
-__all__ = ["SUFFIXES", "BadDocument", "Document", "find", "read"]
+__all__ = ["SUFFIXES", "BadDocument", "Document", "count", "find", "read"]
 
 MAX_FILE_BYTES = 50_000_000
 """Of all but JSON lines, which are read as a stream."""
@@ -45,10 +45,10 @@ SUFFIXES = tuple(READERS)
 
 
 def find(paths: Sequence[Path]) -> Iterator[tuple[Path, Path]]:
-    """Yield the files at and below ``paths``, each once, with the folder that their ids are relative to.
+    """Yield the files at and below ``paths``, each once, with the folder that its id is relative to.
 
-    Folders are walked in order of name; in them hidden files and unknown suffixes are passed over. What is named
-    itself is always yielded, so that :func:`read` can say what is wrong with it.
+    Folders are walked in order of name; in them hidden files and unknown suffixes are passed over. What is
+    named itself is always yielded, so that :func:`read` can say what is wrong with it.
     """
     seen: set[Path] = set()
     for path in paths:
@@ -62,7 +62,7 @@ def find(paths: Sequence[Path]) -> Iterator[tuple[Path, Path]]:
 def read(path: Path, *, root: Path | None = None) -> Iterator[Document | BadDocument]:
     """Yield the documents of one file, and what of it gives none; never raises for what is in the file.
 
-    A document without an id of its own has its path for id: relative to ``root``, with ``/`` between the parts.
+    A document without an id of its own has its path for id: relative to ``root``, parts joined by ``/``.
     """
     try:
         yield from _reader(path)(path, _relative(path, root))
@@ -70,6 +70,15 @@ def read(path: Path, *, root: Path | None = None) -> Iterator[Document | BadDocu
         yield BadDocument(str(path) if refused.line is None else f"{path}:{refused.line}", str(refused))
     except OSError as error:
         yield BadDocument(str(path), f"cannot be read: {error.strerror or type(error).__name__}")
+
+
+def count(paths: Sequence[Path]) -> int:
+    """Return how many items all of ``paths`` will give; JSON lines are read once for that, but not parsed."""
+    return sum(count_lines(file) if _is_jsonlines(file) else 1 for file, _ in find(paths))
+
+
+def _is_jsonlines(path: Path) -> bool:
+    return READERS.get(_suffix(path) or "") is read_jsonlines and path.is_file()
 
 
 def _below(folder: Path) -> Iterator[Path]:

@@ -12,15 +12,18 @@ from bs4.element import NavigableString, Tag
 
 from api.ingest.document import Document, Refused, document, escaped
 
-DROPPED = frozenset(
-    "script style nav aside footer noscript template iframe object embed svg canvas audio video map button input"
-    " select textarea datalist dialog head title link meta".split()
-)
+UNREAD = """
+    script style nav aside footer noscript template iframe object embed svg canvas audio video map button input select
+    textarea datalist dialog head title link meta
+"""
+DROPPED = frozenset(UNREAD.split())
 DROPPED_ROLES = frozenset(("navigation", "banner", "contentinfo", "search", "complementary", "dialog"))
-INLINE = frozenset(
-    "a abbr acronym b bdi bdo big cite code data del dfn em font i img ins kbd label mark q rp rt ruby s samp"
-    " small span strike strong sub sup time tt u var wbr".split()
-)
+PHRASING = """
+    a abbr acronym b bdi bdo big cite code data del dfn em font i img ins kbd label mark q rp rt ruby s samp small span
+    strike strong sub sup time tt u var wbr
+"""
+INLINE = frozenset(PHRASING.split())
+CODE = ("code", "kbd", "samp", "tt")
 HEADINGS = ("h1", "h2", "h3", "h4", "h5", "h6")
 UNSEEN = re.compile(r"display:none|visibility:hidden|(?:font-size|opacity):0(?![.\d])")
 LINE_BREAK = "\x1f"
@@ -80,11 +83,7 @@ def _canonical(soup: BeautifulSoup) -> str | None:
 def _text(soup: BeautifulSoup) -> str:
     """Return the text of the main part, or of the whole page where that shows none."""
     articles = soup.find_all("article")
-    main = (
-        soup.find("main")
-        or soup.find(attrs={"role": "main"})
-        or (articles[0] if len(articles) == 1 else None)
-    )
+    main = soup.find("main") or soup.find(role="main") or (articles[0] if len(articles) == 1 else None)
     return (main and _Writer(main).text()) or _Writer(soup).text()
 
 
@@ -118,7 +117,9 @@ class _Writer:
     def _take(self, tag: Tag) -> None:
         if _is_dropped(tag):
             return
-        if tag.name in INLINE:
+        if tag.name in CODE:
+            self._words.append(_seen(tag))
+        elif tag.name in INLINE:
             self._walk(tag)
         elif tag.name == "br":
             self._words.append(LINE_BREAK)
@@ -156,7 +157,7 @@ class _Writer:
             self._numbers[-1] += bool(self._numbers[-1])
 
     def _end(self) -> None:
-        """Put down the words gathered so far; two line breaks part paragraphs, as authors without CSS mean it."""
+        """Put down the words gathered so far; two line breaks in a row part paragraphs."""
         words, self._words = "".join(self._words), []
         for paragraph in re.split(rf"{LINE_BREAK}\s*{LINE_BREAK}", words):
             line = " ".join(paragraph.replace(LINE_BREAK, " ").split())
@@ -192,6 +193,8 @@ def _seen(tag: Tag) -> str:
         if (isinstance(child, Tag) and not _is_dropped(child)) or type(child) is NavigableString
     ]
     text = "".join(pieces)
+    if tag.name in CODE:
+        return f"`{text}`" if text.strip() and "`" not in text else text
     return text if tag.name in INLINE else f" {text} "
 
 

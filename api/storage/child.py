@@ -12,9 +12,8 @@ from concurrent.futures import Future
 from pathlib import Path
 from typing import IO
 
-from api.storage.accounts import Account
+from api.storage.accounts import LAUNCHER, Account
 
-LAUNCHER = Path(__file__).with_name("launch.py")
 # Of PostgreSQL: fast, then immediate shutdown (which the next start repairs), then force; with seconds to wait.
 SHUTDOWNS = ((signal.SIGINT, 20.0), (signal.SIGQUIT, 5.0), (signal.SIGKILL, 5.0))
 
@@ -72,7 +71,8 @@ class Child:
 def _launch(
     command: Sequence[str], account: Account | None, lock: int, output: IO[bytes] | int
 ) -> subprocess.Popen[bytes]:
-    identity = (str(account.uid), str(account.gid)) if account else ("-", "-")
+    stay = "+" if os.geteuid() == 0 else "-"
+    identity = (str(account.uid), str(account.gid)) if account else (stay, stay)
     return subprocess.Popen(  # noqa: S603 - our own commands
         [sys.executable, "-I", "-S", str(LAUNCHER), str(os.getpid()), *identity, *command],
         stdin=subprocess.DEVNULL,

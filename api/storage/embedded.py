@@ -132,7 +132,7 @@ class EmbeddedPostgres:
             DataFolderInUse: A server runs on the folder already, this object's own included.
             DataFolderUnusable: The folder cannot be made, written or entered, or holds something else.
             DatabaseFailed: The server ended or did not get ready; the message has the end of its log.
-            ConfigurationError: PostgreSQL is not installed, or we are root and cannot become somebody else.
+            ConfigurationError: PostgreSQL is not installed, or does not run as who we are.
         """
         with ExitStack() as undo:
             url = self._start(undo)
@@ -158,8 +158,7 @@ class EmbeddedPostgres:
         with _naming(folder), ExitStack() as until_started:
             _create(folder)
             undo.enter_context(_claimed(folder))
-            account = accounts.unprivileged(self._cluster)
-            _admit(account, folder)
+            account = _account(self._cluster, folder)
             lock = until_started.enter_context(_former_server_gone(folder, self._cluster))
             programs = accounts.runnable(account, folder)
             self._make_cluster(programs, account, lock)
@@ -251,13 +250,24 @@ def _claimed(folder: Path) -> Iterator[None]:
         yield
 
 
-def _admit(account: Account | None, folder: Path) -> None:
+def _account(made: Path, folder: Path) -> Account | None:
+    """Return whom PostgreSQL runs as; None for ourselves, which for root means in a user namespace.
+
+    A namespace is the second choice, for folders that an account of its own cannot enter: there PostgreSQL could read
+    what root can. A cluster stays with what it was made by.
+    """
+    if made.exists() and made.stat().st_uid == os.geteuid():
+        return None
+    account = accounts.unprivileged(made)
     if account and (barred := accounts.admit(account, folder)):
+        if not made.exists() and accounts.in_namespace():
+            return None
         raise DataFolderUnusable(
             folder,
             f"PostgreSQL does not run as root, and the account {account.name} that it runs as cannot enter {barred} "
             "(start as an ordinary user, or let everybody enter with chmod o+x)",
         )
+    return account
 
 
 @contextmanager
@@ -292,4 +302,4 @@ def _open_log(path: Path) -> IO[bytes]:
 
 
 def _last_lines(output: str) -> str:
-    return "\n".join(output.strip().splitlines()[-8:]) or "it wrote nothing"
+    return "\n".join(output.strip().splitlines()[-5:]) or "it wrote nothing"

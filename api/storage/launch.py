@@ -4,7 +4,8 @@ Run as a script, with nothing but the standard library::
 
     python -I -S launch.py PARENT UID GID PROGRAM [ARGUMENT...]
 
-``PARENT`` is the pid of the starter; ``UID`` and ``GID`` are ``-`` to stay who we are. It is a process of its own
+``PARENT`` is the pid of the starter; ``UID`` and ``GID`` are ``-`` to stay who we are, ``+`` to be root's other name:
+an ordinary account inside a user namespace, whose files outside are root's. It is a process of its own
 because the code that runs between fork and exec in a process with threads (``preexec_fn``) may deadlock.
 """
 
@@ -14,12 +15,16 @@ import signal
 import sys
 
 PR_SET_PDEATHSIG = 1
+CLONE_NEWUSER = 0x1000_0000
+NOBODY = 65534
 
 
 def main(parent: str, uid: str, gid: str, program: str, *arguments: str) -> None:
     """Drop the privileges, tie our life to the parent's, and become ``program``."""
     _restore_signals()
-    if uid != "-":
+    if uid == "+":
+        _enter_namespace()
+    elif uid != "-":
         _become(int(uid), int(gid))
     if sys.platform == "linux":
         # After the change of account, which would clear it.
@@ -38,6 +43,20 @@ def _become(uid: int, gid: int) -> None:
     os.setgroups([])
     os.setgid(gid)
     os.setuid(uid)
+
+
+def _enter_namespace() -> None:
+    owner, group = os.geteuid(), os.getegid()
+    if ctypes.CDLL(None).unshare(CLONE_NEWUSER):
+        sys.exit("this process may not make a user namespace")
+    # The kernel takes a map of groups from those only who have given up setgroups.
+    for name, line in (
+        ("setgroups", "deny"),
+        ("uid_map", f"{NOBODY} {owner} 1"),
+        ("gid_map", f"{NOBODY} {group} 1"),
+    ):
+        with open(f"/proc/self/{name}", "w") as entry:  # noqa: PTH123 - pathlib would be the only import of its weight
+            entry.write(line)
 
 
 if __name__ == "__main__":

@@ -23,6 +23,7 @@ from sqlalchemy.ext.asyncio import create_async_engine
 
 from api.storage import accounts, cluster, embedded, locks
 from api.storage.embedded import DatabaseFailed, DataFolderInUse, DataFolderUnusable, EmbeddedPostgres, attach
+from api.storage.sockets import noted
 
 pytestmark = pytest.mark.timeout(60)
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root runs PostgreSQL as another account")
@@ -63,6 +64,8 @@ def owner(folder: Path) -> Iterator[subprocess.Popen[str]]:
         finally:
             process.kill()
             wait_until(lambda: not locks.is_held(folder / "server.lock"))
+            if sockets := noted(folder / "socket"):
+                shutil.rmtree(sockets, ignore_errors=True)
 
 
 def url_of(process: subprocess.Popen[str]) -> str:
@@ -390,9 +393,25 @@ def test_as_root_the_server_runs_as_the_account_that_owns_the_cluster(folder: Pa
 
 
 @as_root
-def test_as_root_a_parent_that_the_account_cannot_enter_is_named_and_not_opened(base: Path) -> None:
+@pytest.mark.skipif(not accounts.in_namespace(), reason="this machine lets nobody make user namespaces")
+def test_as_root_a_private_parent_is_no_obstacle_where_there_are_namespaces(base: Path) -> None:
     closed = base / "closed"
     closed.mkdir(mode=0o700)
+    for expected in (0, 1):
+        with EmbeddedPostgres(closed / "data") as url:
+            query(url, "create table if not exists kept (x int)")
+            assert query(url, "select count(*) from kept") == expected
+            query(url, "insert into kept values (1)")
+    assert stat.S_IMODE(closed.stat().st_mode) == 0o700
+
+
+@as_root
+def test_as_root_a_parent_that_the_account_cannot_enter_is_named_and_not_opened(
+    base: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    closed = base / "closed"
+    closed.mkdir(mode=0o700)
+    monkeypatch.setattr(accounts, "in_namespace", lambda: False)
     with pytest.raises(DataFolderUnusable, match=rf"cannot enter {closed} .*STAGECAST_DATA_DIR"):
         EmbeddedPostgres(closed / "data").start()
     assert stat.S_IMODE(closed.stat().st_mode) == 0o700
@@ -424,3 +443,14 @@ def test_as_root_programs_out_of_reach_are_copied_once_into_the_data_folder(
     made = program.stat().st_ino
     with EmbeddedPostgres(folder):
         assert program.stat().st_ino == made
+
+
+@as_root
+@pytest.mark.skipif(shutil.which("setpriv") is None, reason="setpriv is not installed")
+@pytest.mark.parametrize("capability", ["setuid", "chown", "kill"])
+def test_as_a_root_that_may_not_use_another_account_the_start_says_so(folder: Path, capability: str) -> None:
+    without = ["setpriv", "--bounding-set", f"-{capability}", "--inh-caps", f"-{capability}"]
+    command = [*without, sys.executable, "-c", OWNER, str(folder)]
+    ended = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
+    assert "NoAccount: PostgreSQL does not run as root, and this process may not" in ended.stderr
+    assert not locks.is_held(folder / "server.lock")
