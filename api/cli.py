@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import sys
 from collections.abc import Coroutine
 from pathlib import Path
@@ -57,10 +58,11 @@ def serve(
 
     configured = settings.load()
     logs.configure(configured.log_level)
-    if reload:
-        server.serve_reloading(configured, host, port)
-    else:
-        server.serve(configured, host, port)
+    with contextlib.suppress(KeyboardInterrupt):
+        if reload:
+            server.serve_reloading(configured, host, port)
+        else:
+            server.serve(configured, host, port)
 
 
 @app.command()

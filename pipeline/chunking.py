@@ -118,7 +118,13 @@ class _Ruler:
 
 
 def _fits(unit: Unit, rooms: list[int]) -> bool:
-    return unit.tokens <= rooms[unit.section] or unit.end - unit.start == 1
+    """Return whether a unit is to stay whole.
+
+    Prose that nearly fills a chunk is offered in parts: its last sentences may have to keep company to a line that would
+    make a chunk of nothing but title and headings. Where there is none, the price of cuts keeps the parts together.
+    """
+    share = TARGET if unit.kind in ("text", "list") else 1
+    return unit.tokens <= share * rooms[unit.section] or unit.end - unit.start == 1
 
 
 class _Partition:
@@ -179,7 +185,8 @@ class _Partition:
         """
         section, before = self._units[i].section, self._units[i - 1].section
         own = self._units[first].section
-        named = path == self._sections[own].path or first == 0 or self._units[first - 1].section != own
+        begins = first == 0 or self._units[first - 1].section != own
+        named = path == self._sections[own].path or (begins and self._sections[own].heading != "")
         near = len(path) >= depth - 1 and section - own < MAX_SECTIONS
         return named and near and (self._is_small[section] or self._is_small[before])
 

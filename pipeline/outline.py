@@ -49,7 +49,7 @@ class Section(msgspec.Struct):
     start: int
     """Where its heading line begins."""
     heading: str = ""
-    """The heading line, empty above the first heading."""
+    """The heading line; empty above the first heading, and for a heading that is a unit itself."""
 
 
 class Outline:

@@ -85,8 +85,11 @@ def distribution(entry: EntryPoint) -> str:
 
 def installed() -> list[Installed]:
     """Return every plugin of every group, by kind and name."""
-    found = {(port.kind, entry) for port in PORTS.values() for entry in entry_points(group=port.group)}
-    rows = (Installed(kind, entry.name, entry.value, distribution(entry)) for kind, entry in found)
+    rows = (
+        Installed(port.kind, entry.name, entry.value, distribution(entry))
+        for port in PORTS.values()
+        for entry in entry_points(group=port.group)
+    )
     return sorted(rows, key=lambda row: (list(PORTS).index(row.kind), row.name, row.distribution))
 
 
@@ -97,7 +100,7 @@ def find(kind: str, name: str) -> EntryPoint:
         UnknownPlugin: There is none.
         DuplicatePlugin: There are several.
     """
-    offered = set(entry_points(group=PORTS[kind].group))
+    offered = entry_points(group=PORTS[kind].group)
     found = [entry for entry in offered if entry.name == name]
     if not found:
         raise UnknownPlugin(kind, name, {entry.name for entry in offered})

@@ -1,4 +1,4 @@
-"""A BERT encoder as an ONNX graph, written from the weights of its safetensors file; nothing is converted on disk.
+"""A BERT encoder as an ONNX graph, written in memory from the weights of its safetensors file.
 
 The operators of the domain ``com.microsoft`` are ONNX Runtime's own fused ones, which its optimiser would
 otherwise have to find: https://github.com/microsoft/onnxruntime/blob/main/docs/ContribOperators.md.
@@ -49,7 +49,7 @@ class Architecture:
 class Encoder:
     """A BERT model that turns token numbers into vectors; calls from several threads at once are fine.
 
-    Each method takes ``ids`` and ``mask`` (1 for a token, 0 for padding), both int64 of shape ``(texts, tokens)``.
+    Methods take ``ids`` and ``mask`` (1 for a token, 0 for padding), both int64 of shape ``(texts, tokens)``.
     """
 
     def __init__(self, folder: Path, *, int8: bool, threads: int) -> None:
@@ -57,7 +57,7 @@ class Encoder:
 
         Args:
             folder: Of the model.
-            int8: Quantise the dense layers: weights now, symmetrically, to 7 bits with a scale for each output;
+            int8: Quantise the dense layers: weights now, symmetrically, to 7 bits with a scale per output;
                 activations as they come, with one scale for the whole batch.
             threads: Cores that one call may use.
         """
@@ -68,7 +68,8 @@ class Encoder:
         graph.name(_mean(graph, hidden, "mask"), "embedding")
         self.dimension = architecture.hidden
         model = graph.model(self.dimension).SerializeToString()
-        self._session = ort.InferenceSession(model, _options(threads, graph), providers=["CPUExecutionProvider"])
+        options = _options(threads, graph)
+        self._session = ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
 
     def embed(self, ids: NDArray[np.int64], mask: NDArray[np.int64]) -> NDArray[np.float32]:
         """Return the mean of each text's token vectors, scaled to length 1: shape ``(texts, dimension)``."""
@@ -77,11 +78,13 @@ class Encoder:
     def embed_tokens(
         self, ids: NDArray[np.int64], mask: NDArray[np.int64]
     ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """Return what ``embed`` does, and the token vectors as they are: shape ``(texts, tokens, dimension)``."""
+        """Return what ``embed`` does, and the token vectors, unscaled: shape ``(texts, tokens, dimension)``."""
         embedding, tokens = self._run(["embedding", "tokens"], ids, mask)
         return embedding, tokens
 
-    def _run(self, outputs: list[str], ids: NDArray[np.int64], mask: NDArray[np.int64]) -> list[NDArray[np.float32]]:
+    def _run(
+        self, outputs: list[str], ids: NDArray[np.int64], mask: NDArray[np.int64]
+    ) -> list[NDArray[np.float32]]:
         vectors: list[NDArray[np.float32]] = self._session.run(outputs, {"ids": ids, "mask": mask})
         return vectors
 
@@ -90,8 +93,7 @@ def _options(threads: int, graph: Graph) -> ort.SessionOptions:
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
     options.log_severity_level = 3
-    options.enable_cpu_mem_arena = False  # it would keep the memory of the longest batch for ever
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # idle threads must leave the cores free
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # waiting must not cost a core
     values = [ort.OrtValue.ortvalue_from_numpy(values) for values in graph.weights.values()]
     options.add_external_initializers(list(graph.weights), values)
     return options
@@ -112,15 +114,16 @@ class Graph:
         self._tensors: list[onnx.TensorProto] = []
         self._count = 0
         self.weights: dict[str, NDArray[Any]] = {}
-        """By name. The model only mentions them, as protobuf would copy them three times over; the session copies
-        them once, and they may go when it is made (its C API, ``AddExternalInitializers``)."""
+        """By name. The model only mentions them, as protobuf would copy them three times over; the session
+        copies them once, and they may go when it is made (ONNX Runtime's C API, ``AddExternalInitializers``).
+        """
 
     def weight(self, values: NDArray[Any]) -> str:
         """Add a tensor and return its name."""
         name = self._new()
         self.weights[name] = np.ascontiguousarray(values)
-        kind = helper.np_dtype_to_tensor_dtype(values.dtype)
-        tensor = onnx.TensorProto(name=name, data_type=kind, dims=values.shape, data_location=TensorProto.EXTERNAL)
+        tensor = onnx.TensorProto(name=name, dims=values.shape, data_location=TensorProto.EXTERNAL)
+        tensor.data_type = helper.np_dtype_to_tensor_dtype(values.dtype)
         tensor.external_data.add(key="location", value="memory")
         self._tensors.append(tensor)
         return name
@@ -163,7 +166,7 @@ class Graph:
 
 
 class Bert:
-    """Writes the encoder of BERT (Devlin et al. 2018) into a graph, under Hugging Face's names of the weights."""
+    """Writes BERT's encoder (Devlin et al. 2018) into a graph; weights go by their names at Hugging Face."""
 
     def __init__(
         self,
@@ -189,7 +192,7 @@ class Bert:
         return x
 
     def _embed(self, ids: str) -> str:
-        """Word, position and type vectors, added; all tokens are of the first type, as a single text's are."""
+        """Add word, position and type vectors; all tokens are of the first type, as those of a single text."""
         graph, weights = self._graph, self._weights
         words = graph.op("Gather", graph.weight(weights["embeddings.word_embeddings.weight"]), ids)
         count = graph.op("Shape", ids, start=1, end=2)

@@ -57,8 +57,8 @@ class LiteLLM:
             self._arguments["api_key"] = "none"
 
     async def warm(self) -> None:
-        """Import LiteLLM in a thread: that costs seconds, which no question should pay."""
-        await self._threads.run(_import)
+        """Import LiteLLM and let it answer once by itself: its first call costs seconds, which no question should pay."""
+        await self._threads.run(_rehearse, self._arguments)
 
     async def stream(self, prompt: Prompt) -> AsyncGenerator[str | Finish]:
         """Yield the model's text as it comes; the upstream connection is closed when the reader leaves."""
@@ -100,6 +100,18 @@ def _explained(problem: Exception) -> GenerationFailed:
             message, retryable = _MESSAGES[kind.__name__]
             return GenerationFailed(message, retryable=retryable)
     return GenerationFailed("The language model failed.")
+
+
+def _rehearse(arguments: dict[str, Any]) -> None:
+    """Stream a made-up answer, without a request, in a loop of this thread's own."""
+    litellm = _import()
+
+    async def rehearse() -> None:
+        asked = [{"role": "user", "content": "ready?"}]
+        async for _ in await litellm.acompletion(messages=asked, mock_response="yes", **arguments):
+            pass
+
+    asyncio.run(rehearse())
 
 
 def _import() -> Any:

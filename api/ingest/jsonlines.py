@@ -67,7 +67,7 @@ def _entry(line: bytes | None, path: str) -> Document | BadDocument:
     try:
         if line is None:
             raise Refused(f"is longer than {MAX_LINE_BYTES // 1_000_000} MB")
-        return _document(_object(decoded(line)), path)
+        return _document(_object(decoded(line.rstrip(b"\r\n"))), path)
     except Refused as refused:
         return BadDocument(path, str(refused))
 

@@ -80,10 +80,13 @@ def paragraphs(pages: list[str]) -> list[str]:
 
 
 def _printed(page: str) -> list[str]:
-    """Return the lines of a page without its number."""
+    """Return the lines of a page without its number, and a blank one if its last sentence ends with it."""
     lines = page.strip().split("\n")
-    first = 1 if PAGE_NUMBER.fullmatch(lines[0]) else 0
-    return lines[first : -1 if len(lines) > 1 and PAGE_NUMBER.fullmatch(lines[-1]) else None]
+    if PAGE_NUMBER.fullmatch(lines[0]):
+        del lines[0]
+    if lines and PAGE_NUMBER.fullmatch(lines[-1]):
+        del lines[-1]
+    return [*lines, ""] if lines and lines[-1].rstrip().endswith((".", "!", "?")) else lines
 
 
 def _begins(before: str, line: str, short: float) -> bool:

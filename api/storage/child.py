@@ -9,7 +9,6 @@ import sys
 import threading
 from collections.abc import Sequence
 from concurrent.futures import Future
-from pathlib import Path
 from typing import IO
 
 from api.storage.accounts import LAUNCHER, Account

@@ -84,7 +84,11 @@ def test_the_same_run_can_be_had_as_one_object(server, body, headers):
 
 @pytest.mark.parametrize(
     ("body", "headers"),
-    [({"stream": True}, {"Accept": "application/json"}), ({}, {"Accept": "*/*"}), ({}, {"Accept": "text/event-stream"})],
+    [
+        ({"stream": True}, {"Accept": "application/json"}),
+        ({}, {"Accept": "*/*"}),
+        ({}, {"Accept": "text/event-stream"}),
+    ],
 )
 def test_a_stream_is_what_most_clients_get(server, body, headers):
     with httpx.stream("POST", f"{server.url}/chat", json={"message": "x", **body}, headers=headers) as response:

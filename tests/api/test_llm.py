@@ -105,8 +105,8 @@ def test_a_failed_run_is_a_problem_when_one_object_was_asked_for(llm_server):
 
 @pytest.fixture(scope="module")
 def impatient(start_server, sample_database, server, llm):
-    """Lend a server that gives a model half a second."""
-    limits = {"idle_timeout_s": 0.6, "first_token_timeout_s": 0.4, "heartbeat_s": 0.1}
+    """Lend a server that gives a model one second."""
+    limits = {"idle_timeout_s": 1.5, "first_token_timeout_s": 1, "heartbeat_s": 0.1}
     return start_server(database_url=sample_database, llm_model="openai/fake", llm_api_base=llm.url, **limits)
 
 

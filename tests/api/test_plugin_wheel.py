@@ -18,10 +18,24 @@ EXAMPLE = Path(__file__).parent.parent / "example_plugin"
 def install(source, site):
     """Build the wheel of a project and install it into a folder of its own."""
     built = site.parent / "dist"
-    subprocess.run([sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", built], cwd=source, check=True, timeout=60)
+    subprocess.run(
+        [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", built], cwd=source, check=True, timeout=60
+    )
     [wheel] = built.glob("*.whl")
     subprocess.run(
-        [shutil.which("uv"), "pip", "install", "--quiet", "--no-deps", "--offline", "--target", site, wheel], check=True, timeout=60
+        [
+            os.environ.get("UV") or shutil.which("uv") or pytest.skip("uv is not installed"),
+            "pip",
+            "install",
+            "--quiet",
+            "--no-deps",
+            "--offline",
+            "--target",
+            site,
+            wheel,
+        ],
+        check=True,
+        timeout=60,
     )
 
 
@@ -95,7 +109,10 @@ BAD = {
         "class Plugin:\n    model = 'x'\n    def __init__(self, host): pass\n    async def stream(self, p): return ''",
         "yields",
     ),
-    "lacks-an-attribute": ("class Plugin:\n    def __init__(self, host): pass\n    def stream(self, p): yield ''", "'model'"),
+    "lacks-an-attribute": (
+        "class Plugin:\n    def __init__(self, host): pass\n    def stream(self, p): yield ''",
+        "'model'",
+    ),
 }
 
 

@@ -12,6 +12,10 @@ import pytest
 from tests.conftest import ask, clean_environment
 
 
+CLEAN = {0, -signal.SIGTERM}
+"""uvicorn raises the signal again once everything is shut down."""
+
+
 def failed_start(tmp_path, *arguments, **settings):
     """Return what a start prints that must fail."""
     settings = {"data_dir": tmp_path / "data"} | settings
@@ -89,19 +93,21 @@ def test_a_killed_server_leaves_nothing_behind_and_the_next_start_works(start_se
     second = start_server(data_dir=data)
     assert ask(second, "What is aripiprazole?")[-1]["type"] == "done"
     assert run[-1]["type"] == "done"
-    assert second.stop() == 0
+    assert second.stop() in CLEAN
 
 
 def test_a_signal_ends_the_server_cleanly_and_soon(start_server):
     server = start_server(sample=False)
     children = psutil.Process(server.process.pid).children(recursive=True)
     begun = time.monotonic()
-    assert server.stop() == 0
+    assert server.stop() in CLEAN
     assert time.monotonic() - begun < 8
     assert not psutil.wait_procs(children, timeout=5)[1]
 
 
-def test_another_embedder_than_the_stores_is_refused_with_the_command_that_helps(start_server, tmp_path, new_database, llm):
+def test_another_embedder_than_the_stores_is_refused_with_the_command_that_helps(
+    start_server, tmp_path, new_database, llm
+):
     url = new_database()
     start_server(database_url=url).stop()
     message = failed_start(
@@ -117,7 +123,13 @@ def test_help_is_there_at_once():
         return os.times().children_user + os.times().children_system - begun[1]
 
     modules = subprocess.run(
-        [sys.executable, "-X", "importtime", "-m", "api.cli", "--help"], capture_output=True, text=True, check=True, timeout=30
+        [sys.executable, "-X", "importtime", "-m", "api.cli", "--help"],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=30,
     ).stderr
-    assert not any(f" {heavy}\n" in modules for heavy in ("litestar", "sqlalchemy", "numpy", "onnxruntime", "litellm", "pydantic"))
+    assert not any(
+        f" {heavy}\n" in modules for heavy in ("litestar", "sqlalchemy", "numpy", "onnxruntime", "litellm", "pydantic")
+    )
     assert took() > 0

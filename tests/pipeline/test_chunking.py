@@ -79,7 +79,7 @@ class TestCuts:
         assert [block for text in texts for block in text.split("\n\n")] == paragraphs
 
     def test_small_blocks_are_gathered_up_to_the_target(self):
-        text = "\n\n".join(words(6, start) for start in range(0, 240, 6))
+        text = "\n\n".join(words(6, start) + "." for start in range(0, 240, 6))
         assert all(36 <= size <= 60 for size in sizes(chunks_of(text)))
 
     def test_a_long_paragraph_is_cut_between_sentences(self):
