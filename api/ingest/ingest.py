@@ -127,11 +127,7 @@ class _Worker:
 
     async def _prepare(self, documents: Sequence[Document]) -> list[Prepared]:
         cut = await self._host.threads.run(lambda: [self._chunks(document) for document in documents])
-        pieces = [
-            (document.title, piece)
-            for document, chunks in zip(documents, cut, strict=True)
-            for piece in chunks
-        ]
+        pieces = [(document.title, piece) for document, chunks in zip(documents, cut, strict=True) for piece in chunks]
         vectors, sentences = await embed_chunks(self._host.embedder, pieces)
         prepared, at = [], 0
         for document, chunks in zip(documents, cut, strict=True):

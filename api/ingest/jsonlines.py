@@ -34,18 +34,6 @@ def read_jsonlines(path: Path, _default_id: str) -> Iterator[Document | BadDocum
         raise Refused("is empty")
 
 
-def count_lines(path: Path) -> int:
-    """Return how many items :func:`read_jsonlines` yields."""
-    counted = 0
-    try:
-        with _opened(path) as file:
-            for counted, _ in enumerate(_lines(file), 1):  # noqa: B007  # the last one counts
-                pass
-    except (OSError, EOFError, zlib.error):
-        return counted + 1
-    return max(counted, 1)
-
-
 def _opened(path: Path) -> BinaryIO:
     return cast("BinaryIO", gzip.open(path)) if path.suffix.lower() == ".gz" else path.open("rb")
 

@@ -6,10 +6,10 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from api.ingest.document import BadDocument, Document, Refused
-from api.ingest.jsonlines import count_lines, read_jsonlines
+from api.ingest.jsonlines import read_jsonlines
 from api.ingest.markdown import read_markdown, read_text
 
-__all__ = ["SUFFIXES", "BadDocument", "Document", "count", "find", "read"]
+__all__ = ["SUFFIXES", "BadDocument", "Document", "find", "read"]
 
 MAX_FILE_BYTES = 50_000_000
 """Of all but JSON lines, which are read as a stream."""
@@ -70,15 +70,6 @@ def read(path: Path, *, root: Path | None = None) -> Iterator[Document | BadDocu
         yield BadDocument(str(path) if refused.line is None else f"{path}:{refused.line}", str(refused))
     except OSError as error:
         yield BadDocument(str(path), f"cannot be read: {error.strerror or type(error).__name__}")
-
-
-def count(paths: Sequence[Path]) -> int:
-    """Return how many items all of ``paths`` will give; JSON lines are read once for that, but not parsed."""
-    return sum(count_lines(file) if _is_jsonlines(file) else 1 for file, _ in find(paths))
-
-
-def _is_jsonlines(path: Path) -> bool:
-    return READERS.get(_suffix(path) or "") is read_jsonlines and path.is_file()
 
 
 def _below(folder: Path) -> Iterator[Path]:

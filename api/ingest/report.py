@@ -44,7 +44,7 @@ def _documents_in(file: Path) -> int:
     if not {".jsonl", ".ndjson"} & set(file.suffixes):
         return 1
     try:
-        with (gzip.open(file) if file.suffix == ".gz" else file.open("rb")) as lines:
+        with gzip.open(file) if file.suffix == ".gz" else file.open("rb") as lines:
             return sum(1 for line in lines if line.strip())
     except (OSError, EOFError, zlib.error):
         return 1
@@ -83,9 +83,7 @@ async def _show(batches: AsyncGenerator[list[Result]], total: int, console: Cons
                     counts.update(result.status for result in results)
                     bar.advance(task, len(results))
     finally:
-        console.print(
-            f"{counts['stored']} stored, {counts['unchanged']} unchanged, {counts['failed']} failed"
-        )
+        console.print(f"{counts['stored']} stored, {counts['unchanged']} unchanged, {counts['failed']} failed")
     return 1 if counts["failed"] else 0
 
 

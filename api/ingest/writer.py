@@ -82,9 +82,7 @@ class Writer:
 
     async def read(self, ids: Sequence[str]) -> list[Document]:
         """Return stored documents as they were read."""
-        wanted = (
-            "select id, title, url, text, meta as metadata, path from document where id = any($1) order by id"
-        )
+        wanted = "select id, title, url, text, meta as metadata, path from document where id = any($1) order by id"
         return [Document(**row) for row in await self._connection.fetch(wanted, ids)]
 
     async def replace(self, batch: Sequence[Prepared]) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from api.ingest.readers import BadDocument, Document, count, find, read
+from api.ingest.readers import BadDocument, Document, find, read
 
 
 @pytest.fixture
@@ -241,13 +241,6 @@ class TestFind:
         monkeypatch.setattr("api.ingest.readers.MAX_FILE_BYTES", 10)
         assert reason(put("a.md", "x" * 11)) == "is larger than 0 MB"
         assert only(put("a.jsonl", '{"_id": "a", "text": "long enough"}')).id == "a"
-
-    def test_the_count_is_that_of_the_items_read(self, put, tmp_path):
-        put("a.md", "x")
-        put("b.jsonl", '{"_id": "a", "text": "x"}\n\n{\n')
-        put("c.jsonl", "")
-        put("d.jsonl.gz", b"broken")
-        assert count([tmp_path]) == 5 == sum(len(list(read(path))) for path, _ in find([tmp_path]))
 
 
 def test_large_parsers_are_only_imported_for_their_files():

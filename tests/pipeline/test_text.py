@@ -204,6 +204,15 @@ class TestLists:
             "It helps most people.",
         ]
 
+    def test_a_title_below_such_paragraphs_is_no_item_but_the_last_item_of_a_list_always_is(self):
+        text = (
+            "This includes:\n\nFresh frozen plasma\n\nPlasma exchange\n\nFollow-up Care Needs\n\nIt helps most people."
+        )
+        assert shown(text)[0] == "This includes: Fresh frozen plasma; Plasma exchange"
+        assert shown("They have:\n\n- some fever\n- Chronic Fatigue Syndrome\n\nIt helps most people.")[0] == (
+            "They have: some fever; Chronic Fatigue Syndrome."
+        )
+
     def test_rows_of_a_table_name_their_columns(self):
         text = "| Effect | Drug | Placebo |\n|---|:-:|--:|\n| Nausea | 10% | 3% |\n| a\\|b | 5% | |"
         assert shown(text) == ["Nausea: Drug 10%, Placebo 3%; a|b: Drug 5%."]

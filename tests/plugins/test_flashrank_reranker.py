@@ -1,0 +1,324 @@
+"""FlashRank: reranks when its model can be had, and does no harm when it cannot."""
+
+import asyncio
+import io
+import json
+import logging
+import os
+import socket
+import threading
+import time
+import zipfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import numpy as np
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+from structlog.testing import capture_logs
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
+from tokenizers.pre_tokenizers import Whitespace
+from tokenizers.processors import TemplateProcessing
+
+from pipeline.host import Host, Options
+from pipeline.ports import Passage
+from pipeline.threads import Threads
+from plugins.flashrank_reranker import BATCH, PART, FlashRankReranker
+
+MODEL = "ms-marco-TinyBERT-L-2-v2"
+WORDS = {"[PAD]": 0, "[UNK]": 1, "[CLS]": 2, "[SEP]": 3, "yes": 4, "no": 5}
+
+
+def cross_encoder() -> bytes:
+    """A model whose logit is how often the passage says "yes", less one."""
+    constants = {"yes": np.array([4]), "axes": np.array([1]), "one": np.array([[1]], np.float32)}
+    weights = [numpy_helper.from_array(value, name) for name, value in constants.items()]
+    nodes = [
+        helper.make_node("Equal", ["input_ids", "yes"], ["is_yes"]),
+        helper.make_node("Cast", ["is_yes"], ["said"], to=TensorProto.INT64),
+        helper.make_node("Mul", ["said", "token_type_ids"], ["in_passage"]),
+        helper.make_node("Mul", ["in_passage", "attention_mask"], ["counted"]),
+        helper.make_node("ReduceSum", ["counted", "axes"], ["sum"], keepdims=1),
+        helper.make_node("Cast", ["sum"], ["total"], to=TensorProto.FLOAT),
+        helper.make_node("Sub", ["total", "one"], ["logits"]),
+    ]
+    names = ("input_ids", "attention_mask", "token_type_ids")
+    inputs = [helper.make_tensor_value_info(name, TensorProto.INT64, ("b", "s")) for name in names]
+    outputs = [helper.make_tensor_value_info("logits", TensorProto.FLOAT, ("b", 1))]
+    graph = helper.make_graph(nodes, "yes", inputs, outputs, weights)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    return bytes(model.SerializeToString())
+
+
+def tokenizer() -> str:
+    made = Tokenizer(WordLevel(WORDS, unk_token="[UNK]"))
+    made.pre_tokenizer = Whitespace()
+    made.post_processor = TemplateProcessing(
+        single="[CLS] $A [SEP]",
+        pair="[CLS] $A [SEP] $B:1 [SEP]:1",
+        special_tokens=[("[CLS]", 2), ("[SEP]", 3)],
+    )
+    return str(made.to_str())
+
+
+@pytest.fixture(scope="module")
+def archive() -> bytes:
+    """What the hub would send: the model's folder as a zip."""
+    files: dict[str, str | bytes] = {
+        "flashrank-TinyBERT-L-2-v2.onnx": cross_encoder(),
+        "config.json": json.dumps({"pad_token_id": 0}),
+        "tokenizer_config.json": json.dumps({"model_max_length": 512, "pad_token": "[PAD]"}),
+        "special_tokens_map.json": "{}",
+        "tokenizer.json": tokenizer(),
+    }
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w") as content:
+        for name, text in files.items():
+            content.writestr(f"{MODEL}/{name}", text)
+    return packed.getvalue()
+
+
+@contextmanager
+def hub(answer: Callable[[BaseHTTPRequestHandler], None]) -> Iterator[str]:
+    """The far end of the download; ``answer`` writes each response."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self):
+            answer(self)
+
+        def log_message(self, *args):
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}/{{}}.zip"
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+def sends(body: bytes, *, claimed: int | None = None) -> Callable[[BaseHTTPRequestHandler], None]:
+    def answer(handler: BaseHTTPRequestHandler) -> None:
+        handler.send_response(200)
+        handler.send_header("Content-Length", str(claimed or len(body)))
+        handler.end_headers()
+        handler.wfile.write(body)
+
+    return answer
+
+
+def trickles(handler: BaseHTTPRequestHandler) -> None:
+    handler.send_response(200)
+    handler.send_header("Content-Length", "1000000")
+    handler.end_headers()
+    try:
+        for _ in range(400):
+            handler.wfile.write(b"x")
+            time.sleep(0.02)
+    except OSError:
+        pass
+
+
+@pytest.fixture
+def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Host]:
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    threads = Threads(2)
+    yield Host(Options(data_dir=tmp_path, rerank_model=MODEL), threads, {})
+    threads.close()
+
+
+def reranker(host: Host, address: str) -> FlashRankReranker:
+    class Hasty(FlashRankReranker):
+        hub = address
+        connect_s = 0.5
+        read_s = 0.5
+        total_s = 0.3
+
+    return Hasty(host)
+
+
+async def settled(ranker: FlashRankReranker) -> FlashRankReranker:
+    """Wait until loading has ended, one way or the other."""
+    await ranker.warm()
+    assert ranker._loader is not None
+    await asyncio.to_thread(ranker._loader.join, 30)
+    assert not ranker._loader.is_alive()
+    return ranker
+
+
+def passages(*texts: str) -> list[Passage]:
+    return [
+        Passage(chunk_id=i, document_id="d", title="t", text=text, score=0.5, scores={"fused": 0.5})
+        for i, text in enumerate(texts)
+    ]
+
+
+GIVEN = passages("no", "yes yes yes", "yes")
+
+
+async def expect_unavailable(host: Host, address: str, reason: str) -> None:
+    with capture_logs() as logs:
+        ranker = await settled(reranker(host, address))
+    assert (ranker.state, ranker.method) == ("unavailable", "fused")
+    assert reason in ranker.reason
+    assert [(entry["event"], entry["reason"]) for entry in logs] == [("reranker.unavailable", ranker.reason)]
+    assert "exc_info" not in logs[0]
+    assert await ranker.rerank("?", GIVEN, 2) == GIVEN[:2]
+    assert list((host.options.data_dir / "models").iterdir()) == []
+
+
+async def test_with_its_model_it_puts_the_passages_in_order(host: Host, archive: bytes):
+    with hub(sends(archive)) as address, capture_logs() as logs:
+        ranker = await settled(reranker(host, address))
+    assert (ranker.state, ranker.reason, ranker.method) == ("ready", "", f"flashrank/{MODEL}")
+    assert [entry["event"] for entry in logs] == ["reranker.ready"]
+    ranked = await ranker.rerank("yes yes yes yes", GIVEN, 2)
+    assert [passage.text for passage in ranked] == ["yes yes yes", "yes"]
+    assert ranked[0].score == ranked[0].scores["reranked"] == pytest.approx(0.8808, abs=1e-4)
+    assert ranked[1].scores == {"fused": 0.5, "reranked": 0.5}
+    assert all(type(passage.score) is float for passage in ranked)
+    assert [passage.score for passage in GIVEN] == [0.5] * 3
+
+
+async def test_more_passages_than_a_batch_keep_their_scores(host: Host, archive: bytes):
+    with hub(sends(archive)) as address:
+        ranker = await settled(reranker(host, address))
+    given = passages(*("yes " * i for i in range(2 * BATCH - 1)))
+    ranked = await ranker.rerank("?", given, BATCH + 1)
+    assert [passage.chunk_id for passage in ranked] == list(reversed(range(len(given))))[: BATCH + 1]
+    assert await ranker.rerank("?", [], 5) == []
+
+
+async def test_a_model_on_disk_is_not_downloaded_again(host: Host, archive: bytes):
+    with hub(sends(archive)) as address:
+        await settled(reranker(host, address))
+    again = await settled(reranker(host, address))
+    assert again.state == "ready"
+
+
+async def test_until_the_model_is_loaded_the_order_stays(host: Host, archive: bytes):
+    go = threading.Event()
+
+    def late(handler: BaseHTTPRequestHandler) -> None:
+        go.wait(10)
+        sends(archive)(handler)
+
+    with hub(late) as address:
+        ranker = reranker(host, address)
+        type(ranker).read_s = type(ranker).total_s = 10.0
+        await ranker.warm()
+        try:
+            assert (ranker.state, ranker.method) == ("loading", "fused")
+            assert await ranker.rerank("?", GIVEN, 2) == GIVEN[:2]
+        finally:
+            go.set()
+        await settled(ranker)
+    assert ranker.state == "ready"
+    assert (await ranker.rerank("?", GIVEN, 1))[0].text == "yes yes yes"
+
+
+async def test_the_first_question_begins_the_loading(host: Host, archive: bytes):
+    with hub(sends(archive)) as address:
+        ranker = reranker(host, address)
+        assert ranker._loader is None
+        assert await ranker.rerank("?", GIVEN, 3) == GIVEN
+        assert (await settled(ranker)).state == "ready"
+
+
+async def test_a_half_written_folder_is_replaced(host: Host, archive: bytes):
+    half = host.options.data_dir / "models" / MODEL
+    half.mkdir(parents=True)
+    (half / "config.json").write_text("{")
+    with hub(sends(archive)) as address:
+        assert (await settled(reranker(host, address))).state == "ready"
+    assert len(list(half.iterdir())) == 5
+
+
+async def test_a_half_written_folder_without_a_hub_is_survived(host: Host):
+    (host.options.data_dir / "models" / MODEL).mkdir(parents=True)
+    assert (await settled(reranker(host, "http://127.0.0.1:9/{}"))).state == "unavailable"
+
+
+async def test_a_hub_that_refuses_leaves_the_order_as_it_is(host: Host):
+    with socket.create_server(("127.0.0.1", 0)) as closed:
+        port = closed.getsockname()[1]
+    await expect_unavailable(host, f"http://127.0.0.1:{port}/{{}}.zip", "ConnectionError")
+
+
+async def test_a_hub_that_never_answers_is_given_up(host: Host):
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        await expect_unavailable(host, f"http://127.0.0.1:{silent.getsockname()[1]}/{{}}.zip", "Timeout")
+
+
+async def test_a_hub_that_sends_too_slowly_is_given_up(host: Host):
+    with hub(trickles) as address:
+        await expect_unavailable(host, address, "took longer than 0.3 s")
+
+
+async def test_a_hub_that_sends_half_and_closes_leaves_nothing_behind(host: Host, archive: bytes):
+    with hub(sends(archive[: len(archive) // 2], claimed=len(archive))) as address:
+        await expect_unavailable(host, address, "IncompleteRead")
+
+
+async def test_an_archive_that_is_none_leaves_nothing_behind(host: Host):
+    with hub(sends(b"<html>not a zip</html>")) as address:
+        await expect_unavailable(host, address, "BadZipFile")
+
+
+async def test_an_archive_whose_model_does_not_work_leaves_nothing_behind(host: Host):
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w") as content:
+        content.writestr(f"{MODEL}/config.json", "{}")
+    with hub(sends(packed.getvalue())) as address:
+        await expect_unavailable(host, address, "NoSuchFile")
+
+
+async def test_a_hub_that_has_no_such_model_leaves_the_order_as_it_is(host: Host):
+    with hub(lambda handler: handler.send_error(404)) as address:
+        await expect_unavailable(host, address, "404")
+
+
+@pytest.mark.parametrize("name", ["../x", "rank_zephyr_7b_v1_full", ""])
+async def test_what_is_no_cross_encoder_is_refused_with_those_there_are(tmp_path: Path, name: str):
+    threads = Threads(1)
+    host = Host(Options(data_dir=tmp_path, rerank_model=name), threads, {})
+    ranker = await settled(FlashRankReranker(host))
+    assert ranker.state == "unavailable"
+    assert repr(name) in ranker.reason
+    assert "ms-marco" in ranker.reason
+    assert not (tmp_path / "models").exists()
+    threads.close()
+
+
+async def test_stale_downloads_are_swept_and_others_left_alone(host: Host, archive: bytes):
+    models = host.options.data_dir / "models"
+    stale, fresh = models / f"{PART}stale", models / f"{PART}fresh"
+    stale.mkdir(parents=True)
+    fresh.mkdir()
+    os.utime(stale, (0, 0))
+    with hub(sends(archive)) as address:
+        await settled(reranker(host, address))
+    assert (stale.exists(), fresh.exists()) == (False, True)
+
+
+async def test_it_leaves_the_logging_of_the_process_as_it_is(
+    host: Host, archive: bytes, monkeypatch: pytest.MonkeyPatch
+):
+    root = logging.getLogger()
+    monkeypatch.setattr(root, "handlers", [])
+    monkeypatch.setattr(root, "level", logging.ERROR)
+    with hub(sends(archive)) as address:
+        assert (await settled(reranker(host, address))).state == "ready"
+    assert (root.handlers, root.level) == ([], logging.ERROR)
+
+
+def test_making_it_touches_neither_disk_nor_network(host: Host):
+    ranker = FlashRankReranker(host)
+    assert (ranker.state, ranker.method, ranker.reason) == ("loading", "fused", "")
+    assert list(host.options.data_dir.iterdir()) == []
