@@ -45,7 +45,7 @@ def create_app(boot: Boot) -> Litestar:
     app = Litestar(
         route_handlers=ROUTES,
         dependencies={name: Provide(make, sync_to_thread=False) for name, make in provided.items()},
-        exception_handlers={**HANDLERS},
+        exception_handlers=HANDLERS,
         before_request=_require_json,
         lifespan=[boot.lifespan],
         logging_config=None,

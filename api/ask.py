@@ -12,51 +12,44 @@ from rich.console import Console
 from api.ingest.sample import load_sample
 from api.settings import Settings
 from api.system import System, running, warm_all
-from pipeline.ports import Run
-
-MAX_SHOWN_SOURCES = 8
 
 
 async def answer(settings: Settings, question: str, session_id: str | None) -> int:
     """Stream the answer to standard output, stages and sources to standard error; return the exit code."""
-    stages = Console(stderr=True, highlight=False)
-    with stages.status("Starting ..."):
+    console = Console(stderr=True, highlight=False, markup=False)
+    with console.status("Starting ...") as waiting:
         async with running(settings, share=True) as system:
             await warm_all(system)
             await load_sample(system)
-            stages.status("").stop()
-            return await _stream(system, question, session_id, stages)
+            waiting.stop()
+            return await _stream(system, question, session_id, console)
 
 
-async def _stream(system: System, question: str, session_id: str | None, stages: Console) -> int:
+async def _stream(system: System, question: str, session_id: str | None, console: Console) -> int:
     run = await system.runs.start(question, session_id, {})
-    failed = False
+    last = ""
     async with aclosing(system.bus.read(run.id)) as batches:
         async for frames in batches:
             for frame in frames:
                 event = msgspec.json.decode(frame.partition(b"data: ")[2])
-                _show(event, stages)
-                failed = failed or event["type"] == "error"
-    _show_sources(run, stages)
-    return 1 if failed else 0
+                _show(event, console)
+                last = event["type"]
+    for source in run.sources:
+        console.print(f"[{source.n}] {source.title}" + (f" - {source.url}" if source.url else ""), style="dim")
+    return 0 if last == "done" else 1
 
 
-def _show(event: dict[str, Any], stages: Console) -> None:
+def _show(event: dict[str, Any], console: Console) -> None:
     kind, content = event["type"], event["content"]
     if kind == "token":
         sys.stdout.write(content)
         sys.stdout.flush()
     elif kind == "error":
-        stages.print(f"\n[red]{content['message']}[/] ({content['code']})")
+        console.print(f"\n{content['message']} ({content['code']})", style="red")
     elif kind.endswith("_complete"):
         if kind == "generation_complete":
             sys.stdout.write("\n")
-        facts = ", ".join(
-            f"{key} {value}" for key, value in content.items() if key not in {"stage", "status", "elapsed_ms"}
-        )
-        stages.print(f"[dim]{content['stage']}: {content['elapsed_ms']:.0f} ms ({facts})[/]")
-
-
-def _show_sources(run: Run, stages: Console) -> None:
-    for source in run.sources[:MAX_SHOWN_SOURCES]:
-        stages.print(f"[dim][{source.n}][/] {source.title}" + (f" - {source.url}" if source.url else ""), markup=True)
+            sys.stdout.flush()
+        hidden = {"stage", "status", "elapsed_ms"}
+        facts = ", ".join(f"{name} {value}" for name, value in content.items() if name not in hidden)
+        console.print(f"{content['stage']}: {content['elapsed_ms']:.0f} ms ({facts})", style="dim")

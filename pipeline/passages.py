@@ -28,5 +28,5 @@ async def embed_chunks(embedder: Embedder, pieces: Sequence[tuple[str, Chunk]]) 
         return vectors, parts
     alone = [chunk.text[a:b] for own, (_, chunk) in zip(spans, pieces, strict=True) for a, b in own]
     vectors = await embedder.embed([*texts, *alone])
-    ends = np.cumsum([len(own) for own in spans[:-1]]) if spans else []
-    return vectors[: len(texts)], np.split(vectors[len(texts) :], ends)
+    ends = np.cumsum([len(own) for own in spans])
+    return vectors[: len(texts)], np.split(vectors[len(texts) :], ends)[: len(texts)]

@@ -29,18 +29,20 @@ RELEVANCE = 0.85
 REPEATED = 0.6
 """Share of common words above which a sentence says what one that was chosen says."""
 TOPIC_WEIGHT, WORDS_WEIGHT, PASSAGE_WEIGHT = 0.3, 0.2, 0.25
-"""Beside the cosine; chosen, with the other figures here, on 41 questions to two collections: 38 answers hold the facts."""
+"""Beside the cosine; these figures are chosen on 41 questions to two collections: 38 answers hold the facts."""
 
 _WORD = re.compile(r"\w{3,}|\d+")
 _STOP = frozenset(
-    "and are can could did does for from has have how into its may not than that the their them there these "
-    "they this was were what when where which who whom why will with would you your about tell".split()
+    (
+        "and are can could did does for from has have how into its may not than that the their them there these they "
+        "this was were what when where which who whom why will with would you your about tell"
+    ).split()
 )
 _CLOSING = ".!?"
 
 
 class Sentence(msgspec.Struct, frozen=True):
-    """A candidate; ``passage`` is its passage's place among the sources, from 0, ``position`` its own in the passage."""
+    """A candidate; ``passage`` is its passage's place among the sources, ``position`` its own in it, both from 0."""
 
     passage: int
     position: int

@@ -38,8 +38,8 @@ class FlashRankReranker:
     ``models`` in the data folder; if it is missing or broken there it is downloaded, and becomes visible only
     when it has been seen to work.
 
-    The reranker's order replaces the fused one and is not mixed with it: FlashRank gives the logistic function
-    of a logit, which is near 0 or 1 for most passages and so decides a sum alone.
+    Its order replaces the fused one and is not mixed with it: FlashRank gives the logistic function of a
+    logit, which is near 0 or 1 for most passages and so decides a sum alone.
     """
 
     hub = ""
@@ -48,7 +48,7 @@ class FlashRankReranker:
     read_s = 20.0
     """Between two pieces of the download."""
     total_s = 600.0
-    """Of the whole download; TinyBERT has 3 MB, the largest model 100."""
+    """Of the whole download; by FlashRank's README TinyBERT has 4 MB, the largest cross-encoder 150."""
 
     def __init__(self, host: Host) -> None:
         self.state: Literal["loading", "ready", "unavailable"] = "loading"
@@ -136,7 +136,7 @@ class FlashRankReranker:
         answer = requests.get(hub.format(self._model), stream=True, timeout=(self.connect_s, self.read_s))
         with answer, target.open("wb") as file:
             answer.raise_for_status()
-            while piece := answer.raw.read1(1 << 16):  # iter_content waits for whole pieces, past the deadline
+            while piece := answer.raw.read1(1 << 16):  # iter_content waits for full pieces, past a deadline
                 file.write(piece)
                 if time.monotonic() > deadline:
                     raise TimeoutError(f"the download took longer than {self.total_s:g} s")

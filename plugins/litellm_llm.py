@@ -57,7 +57,7 @@ class LiteLLM:
             self._arguments["api_key"] = "none"
 
     async def warm(self) -> None:
-        """Import LiteLLM and let it answer once by itself: its first call costs seconds, which no question should pay."""
+        """Import LiteLLM and let it answer once by itself: that costs seconds, which no question should pay."""
         await self._threads.run(_rehearse, self._arguments)
 
     async def stream(self, prompt: Prompt) -> AsyncGenerator[str | Finish]:

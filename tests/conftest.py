@@ -12,6 +12,7 @@ import time
 import uuid
 from pathlib import Path
 
+import asyncpg
 import httpx
 import pytest
 
@@ -52,22 +53,23 @@ def postgres(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
-def new_database(postgres):
+def new_database_async(postgres):
     """Return a function that makes an empty database and returns its URL."""
-    import asyncpg
 
-    def make():
+    async def make():
         name = f"t{uuid.uuid4().hex[:12]}"
-
-        async def create():
-            connection = await asyncpg.connect(postgres.replace("+asyncpg", ""))
-            await connection.execute(f"create database {name}")
-            await connection.close()
-
-        asyncio.run(create())
+        connection = await asyncpg.connect(postgres.replace("+asyncpg", ""))
+        await connection.execute(f"create database {name}")
+        await connection.close()
         return postgres.replace("/stagecast?", f"/{name}?")
 
     return make
+
+
+@pytest.fixture(scope="session")
+def new_database(new_database_async):
+    """Return the same function for tests that are not async."""
+    return lambda: asyncio.run(new_database_async())
 
 
 class ServerProcess:

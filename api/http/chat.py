@@ -33,7 +33,7 @@ Filters = dict[Annotated[str, Meta(max_length=100)], str | int | float | bool]
 
 
 class ChatRequest(msgspec.Struct, forbid_unknown_fields=True):
-    """A question; without ``session_id`` a new conversation begins, without ``stream`` the header ``Accept`` decides."""
+    """A question; without ``session_id`` a conversation begins, without ``stream`` the header ``Accept`` decides."""
 
     message: str
     session_id: Annotated[str, Meta(min_length=1, max_length=128, pattern=SESSION_ID)] | None = None

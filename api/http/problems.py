@@ -102,7 +102,7 @@ def _problem(request: AnyRequest, problem: ProblemDetailsException) -> Problem:
     return problem.to_response(request)
 
 
-HANDLERS: dict[type[Exception], Callable[[AnyRequest, Any], Problem]] = {
+HANDLERS: dict[int | type[Exception], Callable[[AnyRequest, Any], Response[Any]]] = {
     ProblemDetailsException: _problem,
     HTTPException: _http,
     UnicodeDecodeError: _no_json,

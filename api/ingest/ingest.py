@@ -12,12 +12,12 @@ from typing import Literal
 
 import asyncpg
 import msgspec
-from pipeline.passages import embed_chunks
 
 from api.ingest.readers import BadDocument, Document, find, read
 from api.ingest.writer import Prepared, Writer, writer
 from api.system import System
 from pipeline.chunking import Chunk, chunk
+from pipeline.passages import embed_chunks
 
 BATCH = 16
 """Documents that are embedded together and stored in one transaction."""

@@ -51,7 +51,8 @@ with fresh as (
         on conflict (term) do update set chunks = term.chunks + excluded.chunks
 )
 update store set chunks = chunks + cardinality($1::bigint[]),
-                 length = length + (select coalesce(sum(length), 0) from (select distinct chunk_id, length from fresh) d)
+                 length = length + (select coalesce(sum(f.length), 0)
+                                      from (select distinct chunk_id, length from fresh) f)
 """
 
 

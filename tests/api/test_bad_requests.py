@@ -45,7 +45,8 @@ def test_a_bad_field_is_named(server, body, field):
 
 @pytest.mark.parametrize(
     "body",
-    [b"", b"{", b"[]", b"null", b'"x"', b'{"message": "x"', b'{"message": "\xff"}', b"\xff\xfe", b'{"message": "\\ud800"}', b"[" * 9999],
+    [b"", b"{", b"[]", b"null", b'"x"', b'{"message": "x"', b'{"message": "\xff"}', b"\xff\xfe",
+     b'{"message": "\\ud800"}', b"[" * 9999],
     ids=["empty", "open", "list", "null", "string", "cut", "invalid utf-8", "utf-16", "surrogate", "deep"],
 )  # fmt: skip
 def test_a_body_that_is_no_json_object_is_refused(server, body):

@@ -11,6 +11,7 @@ import time
 import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import cache
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -29,6 +30,7 @@ from pipeline.threads import Threads
 from plugins.flashrank_reranker import BATCH, PART, FlashRankReranker
 
 MODEL = "ms-marco-TinyBERT-L-2-v2"
+Answer = Callable[[BaseHTTPRequestHandler], None]
 WORDS = {"[PAD]": 0, "[UNK]": 1, "[CLS]": 2, "[SEP]": 3, "yes": 4, "no": 5}
 
 
@@ -64,25 +66,30 @@ def tokenizer() -> str:
     return str(made.to_str())
 
 
-@pytest.fixture(scope="module")
-def archive() -> bytes:
-    """What the hub would send: the model's folder as a zip."""
-    files: dict[str, str | bytes] = {
-        "flashrank-TinyBERT-L-2-v2.onnx": cross_encoder(),
-        "config.json": json.dumps({"pad_token_id": 0}),
-        "tokenizer_config.json": json.dumps({"model_max_length": 512, "pad_token": "[PAD]"}),
-        "special_tokens_map.json": "{}",
-        "tokenizer.json": tokenizer(),
-    }
-    packed = io.BytesIO()
-    with zipfile.ZipFile(packed, "w") as content:
+def packed(files: dict[str, str | bytes]) -> bytes:
+    """What a hub sends: the model's folder as a zip."""
+    archive = io.BytesIO()
+    with zipfile.ZipFile(archive, "w") as content:
         for name, text in files.items():
             content.writestr(f"{MODEL}/{name}", text)
-    return packed.getvalue()
+    return archive.getvalue()
+
+
+@cache
+def archive() -> bytes:
+    return packed(
+        {
+            "flashrank-TinyBERT-L-2-v2.onnx": cross_encoder(),
+            "config.json": json.dumps({"pad_token_id": 0}),
+            "tokenizer_config.json": json.dumps({"model_max_length": 512, "pad_token": "[PAD]"}),
+            "special_tokens_map.json": "{}",
+            "tokenizer.json": tokenizer(),
+        }
+    )
 
 
 @contextmanager
-def hub(answer: Callable[[BaseHTTPRequestHandler], None]) -> Iterator[str]:
+def hub(answer: Answer) -> Iterator[str]:
     """The far end of the download; ``answer`` writes each response."""
 
     class Handler(BaseHTTPRequestHandler):
@@ -103,7 +110,7 @@ def hub(answer: Callable[[BaseHTTPRequestHandler], None]) -> Iterator[str]:
         server.server_close()
 
 
-def sends(body: bytes, *, claimed: int | None = None) -> Callable[[BaseHTTPRequestHandler], None]:
+def sends(body: bytes, *, claimed: int | None = None) -> Answer:
     def answer(handler: BaseHTTPRequestHandler) -> None:
         handler.send_response(200)
         handler.send_header("Content-Length", str(claimed or len(body)))
@@ -173,8 +180,8 @@ async def expect_unavailable(host: Host, address: str, reason: str) -> None:
     assert list((host.options.data_dir / "models").iterdir()) == []
 
 
-async def test_with_its_model_it_puts_the_passages_in_order(host: Host, archive: bytes):
-    with hub(sends(archive)) as address, capture_logs() as logs:
+async def test_with_its_model_it_puts_the_passages_in_order(host: Host):
+    with hub(sends(archive())) as address, capture_logs() as logs:
         ranker = await settled(reranker(host, address))
     assert (ranker.state, ranker.reason, ranker.method) == ("ready", "", f"flashrank/{MODEL}")
     assert [entry["event"] for entry in logs] == ["reranker.ready"]
@@ -186,8 +193,8 @@ async def test_with_its_model_it_puts_the_passages_in_order(host: Host, archive:
     assert [passage.score for passage in GIVEN] == [0.5] * 3
 
 
-async def test_more_passages_than_a_batch_keep_their_scores(host: Host, archive: bytes):
-    with hub(sends(archive)) as address:
+async def test_more_passages_than_a_batch_keep_their_scores(host: Host):
+    with hub(sends(archive())) as address:
         ranker = await settled(reranker(host, address))
     given = passages(*("yes " * i for i in range(2 * BATCH - 1)))
     ranked = await ranker.rerank("?", given, BATCH + 1)
@@ -195,19 +202,19 @@ async def test_more_passages_than_a_batch_keep_their_scores(host: Host, archive:
     assert await ranker.rerank("?", [], 5) == []
 
 
-async def test_a_model_on_disk_is_not_downloaded_again(host: Host, archive: bytes):
-    with hub(sends(archive)) as address:
+async def test_a_model_on_disk_is_not_downloaded_again(host: Host):
+    with hub(sends(archive())) as address:
         await settled(reranker(host, address))
     again = await settled(reranker(host, address))
     assert again.state == "ready"
 
 
-async def test_until_the_model_is_loaded_the_order_stays(host: Host, archive: bytes):
+async def test_until_the_model_is_loaded_the_order_stays(host: Host):
     go = threading.Event()
 
     def late(handler: BaseHTTPRequestHandler) -> None:
         go.wait(10)
-        sends(archive)(handler)
+        sends(archive())(handler)
 
     with hub(late) as address:
         ranker = reranker(host, address)
@@ -223,19 +230,19 @@ async def test_until_the_model_is_loaded_the_order_stays(host: Host, archive: by
     assert (await ranker.rerank("?", GIVEN, 1))[0].text == "yes yes yes"
 
 
-async def test_the_first_question_begins_the_loading(host: Host, archive: bytes):
-    with hub(sends(archive)) as address:
+async def test_the_first_question_begins_the_loading(host: Host):
+    with hub(sends(archive())) as address:
         ranker = reranker(host, address)
         assert ranker._loader is None
         assert await ranker.rerank("?", GIVEN, 3) == GIVEN
         assert (await settled(ranker)).state == "ready"
 
 
-async def test_a_half_written_folder_is_replaced(host: Host, archive: bytes):
+async def test_a_half_written_folder_is_replaced(host: Host):
     half = host.options.data_dir / "models" / MODEL
     half.mkdir(parents=True)
     (half / "config.json").write_text("{")
-    with hub(sends(archive)) as address:
+    with hub(sends(archive())) as address:
         assert (await settled(reranker(host, address))).state == "ready"
     assert len(list(half.iterdir())) == 5
 
@@ -256,32 +263,19 @@ async def test_a_hub_that_never_answers_is_given_up(host: Host):
         await expect_unavailable(host, f"http://127.0.0.1:{silent.getsockname()[1]}/{{}}.zip", "Timeout")
 
 
-async def test_a_hub_that_sends_too_slowly_is_given_up(host: Host):
-    with hub(trickles) as address:
-        await expect_unavailable(host, address, "took longer than 0.3 s")
+FAILURES = {
+    "it sends too slowly": (trickles, "took longer than 0.3 s"),
+    "it sends half and closes": (sends(archive()[:999], claimed=len(archive())), "IncompleteRead"),
+    "it sends no archive": (sends(b"<html>not a zip</html>"), "BadZipFile"),
+    "its archive is not complete": (sends(packed({"config.json": "{}"})), "NoSuchFile"),
+    "it has no such model": (lambda handler: handler.send_error(404), "404"),
+}
 
 
-async def test_a_hub_that_sends_half_and_closes_leaves_nothing_behind(host: Host, archive: bytes):
-    with hub(sends(archive[: len(archive) // 2], claimed=len(archive))) as address:
-        await expect_unavailable(host, address, "IncompleteRead")
-
-
-async def test_an_archive_that_is_none_leaves_nothing_behind(host: Host):
-    with hub(sends(b"<html>not a zip</html>")) as address:
-        await expect_unavailable(host, address, "BadZipFile")
-
-
-async def test_an_archive_whose_model_does_not_work_leaves_nothing_behind(host: Host):
-    packed = io.BytesIO()
-    with zipfile.ZipFile(packed, "w") as content:
-        content.writestr(f"{MODEL}/config.json", "{}")
-    with hub(sends(packed.getvalue())) as address:
-        await expect_unavailable(host, address, "NoSuchFile")
-
-
-async def test_a_hub_that_has_no_such_model_leaves_the_order_as_it_is(host: Host):
-    with hub(lambda handler: handler.send_error(404)) as address:
-        await expect_unavailable(host, address, "404")
+@pytest.mark.parametrize(("answer", "reason"), FAILURES.values(), ids=FAILURES)
+async def test_a_hub_that_fails_leaves_the_order_as_it_is_because(host: Host, answer: Answer, reason: str):
+    with hub(answer) as address:
+        await expect_unavailable(host, address, reason)
 
 
 @pytest.mark.parametrize("name", ["../x", "rank_zephyr_7b_v1_full", ""])
@@ -296,24 +290,22 @@ async def test_what_is_no_cross_encoder_is_refused_with_those_there_are(tmp_path
     threads.close()
 
 
-async def test_stale_downloads_are_swept_and_others_left_alone(host: Host, archive: bytes):
+async def test_stale_downloads_are_swept_and_others_left_alone(host: Host):
     models = host.options.data_dir / "models"
     stale, fresh = models / f"{PART}stale", models / f"{PART}fresh"
     stale.mkdir(parents=True)
     fresh.mkdir()
     os.utime(stale, (0, 0))
-    with hub(sends(archive)) as address:
+    with hub(sends(archive())) as address:
         await settled(reranker(host, address))
     assert (stale.exists(), fresh.exists()) == (False, True)
 
 
-async def test_it_leaves_the_logging_of_the_process_as_it_is(
-    host: Host, archive: bytes, monkeypatch: pytest.MonkeyPatch
-):
+async def test_it_leaves_the_logging_of_the_process_as_it_is(host: Host, monkeypatch: pytest.MonkeyPatch):
     root = logging.getLogger()
     monkeypatch.setattr(root, "handlers", [])
     monkeypatch.setattr(root, "level", logging.ERROR)
-    with hub(sends(archive)) as address:
+    with hub(sends(archive())) as address:
         assert (await settled(reranker(host, address))).state == "ready"
     assert (root.handlers, root.level) == ([], logging.ERROR)
 
