@@ -89,9 +89,10 @@ class LiteLLMEmbedder:
         """Return an estimate for each text, as the tokenizers of hosted models differ and are not at hand.
 
         It counts every three letters begun, every digit and every other mark as a token, and a character
-        beyond ASCII as one less than its bytes in UTF-8. Measured against the tokenizers cl100k, o200k, BERT's
-        and Anthropic's that is too high for English (by half), code, tables, Russian, Chinese, Japanese and
-        Hindi, and too low for random letters (1.7 times), Amharic (1.6), base64 (1.4) and Hebrew (1.2).
+        beyond ASCII as one less than its bytes in UTF-8. Measured against the tokenizers cl100k, o200k and
+        those of BERT and Anthropic, that is too high for English (by half), code, tables, Russian, Chinese,
+        Japanese and Hindi, and too low for random letters (1.7 times), Amharic (1.6), base64 (1.4) and Hebrew
+        (1.2).
         """
         return [estimate(text) for text in texts]
 

@@ -6,7 +6,7 @@ import asyncio
 import importlib
 import os
 from collections.abc import AsyncGenerator
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from typing import Any
 
 from pipeline.errors import ConfigurationError, GenerationFailed, RunError, UpstreamTruncated
@@ -17,6 +17,9 @@ RETRIES = 2
 """Before the first token only; LiteLLM honours ``Retry-After``."""
 CONNECT_TIMEOUT_S = 60.0
 """Between bytes of the upstream; the runner's own limits, which count tokens, are what users see."""
+
+NOWHERE = "http://127.0.0.1:1/v1"
+"""Nothing listens there."""
 
 _MESSAGES = {
     "AuthenticationError": ("The language model's provider refused the key it was given.", False),
@@ -103,13 +106,20 @@ def _explained(problem: Exception) -> GenerationFailed:
 
 
 def _rehearse(arguments: dict[str, Any]) -> None:
-    """Stream a made-up answer, without a request, in a loop of this thread's own."""
+    """Stream a made-up answer and fail to reach a port of this machine, in a loop of this thread's own.
+
+    The second loads what a real request needs, half a second's worth; only OpenAI's protocol surely keeps to ``api_base``.
+    """
     litellm = _import()
+    asked = [{"role": "user", "content": "ready?"}]
+    nowhere = arguments | {"api_base": NOWHERE, "api_key": "none", "num_retries": 0, "max_retries": 0}
 
     async def rehearse() -> None:
-        asked = [{"role": "user", "content": "ready?"}]
         async for _ in await litellm.acompletion(messages=asked, mock_response="yes", **arguments):
             pass
+        if arguments["model"].startswith("openai/"):
+            with suppress(litellm.exceptions.APIError, litellm.exceptions.InternalServerError):
+                await litellm.acompletion(messages=asked, **nowhere)
 
     asyncio.run(rehearse())
 
@@ -119,5 +129,6 @@ def _import() -> Any:
     os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "True")
     litellm: Any = importlib.import_module("litellm")
     litellm.suppress_debug_info = True
+    litellm.disable_streaming_logging = True
     litellm.telemetry = False
     return litellm

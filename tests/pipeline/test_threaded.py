@@ -60,11 +60,10 @@ async def test_a_plain_generator_yields_as_an_async_one(threads):
 
 async def test_its_exception_comes_after_what_it_yielded(threads):
     _, plugin = adapted(threads)
-    seen = []
+    stream = plugin.stream("fail")
+    assert [await anext(stream) for _ in range(3)] == [1, 2, 3]
     with pytest.raises(ValueError, match="broken"):
-        async for item in plugin.stream("fail"):
-            seen.append(item)
-    assert seen == [1, 2, 3]
+        await anext(stream)
 
 
 async def test_a_reader_that_leaves_ends_the_generator(threads):
