@@ -37,6 +37,6 @@ migrate:
 revision message: migrate
     uv run --locked alembic revision --autogenerate -m "{{ message }}"
 
-# Measure; `just bench` lists what can be measured
-bench *arguments:
-    uv run --locked python -m tests.bench "$@"
+# Measure a running server; `just bench questions FILE` asks it questions and counts right answers
+bench name="questions" *arguments="tests/bench/sample_questions.jsonl":
+    uv run --locked python tests/bench/{{ name }}.py {{ arguments }}

@@ -27,7 +27,7 @@ app = typer.Typer(
 def main() -> None:
     """Run the command line; a configuration error ends it with one message and exit code 1."""
     try:
-        app()
+        app(prog_name="stagecast")
     except ConfigurationError as problem:
         sys.exit(f"stagecast: {problem}")
 
@@ -53,7 +53,10 @@ def serve(
     port: Annotated[int, typer.Option(help="Port to listen on.", min=1, max=65535)] = 8000,
     reload: Annotated[bool, typer.Option("--reload", help="Start anew when the code changes.")] = False,
 ) -> None:
-    """Start the server, with its own database unless STAGECAST_DATABASE_URL names one."""
+    """Start the server.
+
+    It brings its own PostgreSQL unless STAGECAST_DATABASE_URL names one, and fills an empty collection with samples.
+    """
     from api import logs, server, settings
 
     configured = settings.load()
@@ -71,7 +74,11 @@ def ingest(
         list[Path], typer.Argument(help="Files and folders: Markdown, text, HTML, PDF, JSON lines.", show_default=False)
     ],
 ) -> None:
-    """Bring documents into the collection; unchanged ones are skipped, changed ones replaced."""
+    """Bring documents into the collection.
+
+    Unchanged documents are skipped, changed ones replaced; a bad file is reported and does not stop the rest. The exit
+    code is 1 if any failed. A server may run meanwhile.
+    """
     from api.ingest.report import ingest_paths
 
     raise typer.Exit(_run(ingest_paths(_quiet_settings(), paths)))
@@ -79,7 +86,10 @@ def ingest(
 
 @app.command()
 def reindex() -> None:
-    """Cut and embed every stored document anew, for another embedder."""
+    """Embed the whole collection anew.
+
+    Needed once after another embedder was chosen.
+    """
     from api.ingest.report import reindex_all
 
     raise typer.Exit(_run(reindex_all(_quiet_settings())))
@@ -90,7 +100,10 @@ def ask(
     question: Annotated[str, typer.Argument(help="The question.", show_default=False)],
     session: Annotated[str | None, typer.Option(help="Go on with this conversation.")] = None,
 ) -> None:
-    """Answer one question in the terminal: stages with their times, the answer as it comes, its sources."""
+    """Answer a question in the terminal.
+
+    The answer goes to standard output; stages with their times, and sources, to standard error.
+    """
     from api.ask import answer
 
     raise typer.Exit(_run(answer(_quiet_settings(), question, session)))
@@ -98,7 +111,7 @@ def ask(
 
 @app.command()
 def plugins() -> None:
-    """List what is installed, and which of it the settings have chosen."""
+    """List the plugins, installed and in force."""
     from api.listing import list_plugins
 
     list_plugins(_quiet_settings())
@@ -106,7 +119,10 @@ def plugins() -> None:
 
 @app.command()
 def migrate() -> None:
-    """Bring the database to this version's tables; `serve` does so by itself."""
+    """Bring the database up to date.
+
+    The server does so by itself when it starts.
+    """
     from api.storage.database import opened
 
     async def upgrade() -> int:

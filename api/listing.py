@@ -17,7 +17,8 @@ def list_plugins(settings: Settings) -> None:
         ConfigurationError: The settings name one that is not installed.
     """
     chosen = {*settings.plugins.items(), *(("stage", name) for name in settings.stages)}
-    table = Table("", "kind", "name", "from", "object", box=None, header_style="bold", pad_edge=False)
+    table = Table("", "kind", "name", "from", box=None, header_style="bold", pad_edge=False)
+    table.add_column("object", overflow="fold")
     for row in registry.installed():
         mark = "*" if (row.kind, row.name) in chosen else ""
         table.add_row(mark, row.kind, row.name, row.distribution, row.target)

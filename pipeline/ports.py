@@ -54,6 +54,14 @@ class Message(msgspec.Struct, frozen=True):
     content: str
 
 
+class Finish(msgspec.Struct, frozen=True):
+    """Why an LLM ended: ``stop``, ``length``, ``content_filter``, or its own word."""
+
+    reason: str
+    prompt_tokens: int | None = None
+    completion_tokens: int | None = None
+
+
 class Run(msgspec.Struct, kw_only=True):
     """One question and its answer: what stages read, and leave for the next.
 
@@ -73,6 +81,8 @@ class Run(msgspec.Struct, kw_only=True):
     passages: list[Passage] = []
     sources: list[Source] = []
     """The passages that the answer may cite, by their number."""
+    finish: Finish | None = None
+    """Why the LLM ended, and what it counted."""
 
     def __post_init__(self) -> None:
         self.query = self.query or self.question
@@ -86,14 +96,6 @@ class Prompt(msgspec.Struct, frozen=True, kw_only=True):
     question: str
     passages: Sequence[Passage]
     """Numbered from 1 in ``messages``."""
-
-
-class Finish(msgspec.Struct, frozen=True):
-    """Why an LLM ended: ``stop``, ``length``, ``content_filter``, or its own word."""
-
-    reason: str
-    prompt_tokens: int | None = None
-    completion_tokens: int | None = None
 
 
 class Stage(Protocol):

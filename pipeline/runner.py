@@ -25,6 +25,7 @@ from pipeline.events import (
     StageTime,
     Stopped,
     Token,
+    type_of,
 )
 from pipeline.live import Limits, LiveRun, Stop
 from pipeline.ports import EventBus, Run, Stage
@@ -62,6 +63,8 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     token_count: int = 0
     first_token_ms: float | None = None
     finish_reason: str | None = None
+    prompt_tokens: int | None = None
+    completion_tokens: int | None = None
     error: Failure | None = None
 
 
@@ -170,6 +173,7 @@ class Runner:
             raise ContractBroken(f"stage {live.stage!r} yielded {type(event).__name__}, which is not a stage's event")
         else:
             event = live.stamp(event)
+            log.debug("event", run_id=live.run.id, type=type_of(event))
         self._bus.publish(live.run.id, event)
         live.touch()
 
@@ -210,6 +214,7 @@ def _failure(live: LiveRun, broken: BaseException | None) -> Failure | None:
 
 
 def _outcome(live: LiveRun, status: Status, failure: Failure | None = None) -> Outcome:
+    counted = live.run.finish
     return Outcome(
         status=status,
         answer=live.answer,
@@ -219,6 +224,8 @@ def _outcome(live: LiveRun, status: Status, failure: Failure | None = None) -> O
         token_count=len(live.pieces),
         first_token_ms=live.first_token_ms,
         finish_reason=live.finish_reason,
+        prompt_tokens=counted.prompt_tokens if counted else None,
+        completion_tokens=counted.completion_tokens if counted else None,
         error=failure,
     )
 
@@ -238,6 +245,8 @@ def _log_run(live: LiveRun, outcome: Outcome, broken: BaseException | None) -> N
         "first_token_ms": outcome.first_token_ms,
         "token_count": outcome.token_count,
         "elapsed_ms": outcome.elapsed_ms,
+        "prompt_tokens": outcome.prompt_tokens,
+        "completion_tokens": outcome.completion_tokens,
     }
     if outcome.status == "completed":
         log.info("run.complete", **facts)

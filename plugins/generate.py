@@ -45,7 +45,7 @@ class Generate:
             async with aclosing(self._answer(run, passages)) as pieces:
                 async for piece in pieces:
                     if isinstance(piece, Finish):
-                        finish = piece.reason
+                        run.finish, finish = piece, piece.reason
                     else:
                         yield piece
         else:

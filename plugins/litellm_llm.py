@@ -108,7 +108,7 @@ def _explained(problem: Exception) -> GenerationFailed:
 def _rehearse(arguments: dict[str, Any]) -> None:
     """Stream a made-up answer and fail to reach a port of this machine, in a loop of this thread's own.
 
-    The second loads what a real request needs, half a second's worth; only OpenAI's protocol surely keeps to ``api_base``.
+    The second loads what a real request needs, half a second's worth; only for OpenAI is ``api_base`` surely kept to.
     """
     litellm = _import()
     asked = [{"role": "user", "content": "ready?"}]

@@ -29,6 +29,17 @@ def pytest_runtest_logreport(report):
         report.longrepr = f"skipped where nothing may be skipped: {report.longrepr}"
 
 
+def pytest_configure(config):
+    config.addinivalue_line("markers", "as_root: about what only root does; not among the tests of other accounts")
+
+
+def pytest_collection_modifyitems(config, items):
+    if os.geteuid() != 0:
+        left_out = [item for item in items if item.get_closest_marker("as_root")]
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = [item for item in items if item not in left_out]
+
+
 def free_port():
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))

@@ -49,7 +49,8 @@ class FaultyLLM:
 
     async def _connection(self, reader, writer):
         try:
-            while head := await reader.readuntil(b"\r\n\r\n"):
+            while not writer.is_closing():
+                head = await reader.readuntil(b"\r\n\r\n")
                 length = int(LENGTH.findall(head)[0])
                 await self._answer(json.loads(await reader.readexactly(length)), reader, writer)
         except (asyncio.IncompleteReadError, ConnectionError):

@@ -81,6 +81,8 @@ def upgrade() -> None:
         sa.Column("first_token_ms", sa.Double(), nullable=True),
         sa.Column("token_count", sa.Integer(), nullable=True),
         sa.Column("finish_reason", sa.Text(), nullable=True),
+        sa.Column("prompt_tokens", sa.Integer(), nullable=True),
+        sa.Column("completion_tokens", sa.Integer(), nullable=True),
         sa.Column("error", postgresql.JSONB(astext_type=sa.Text()), nullable=True),
         sa.Column("created_at", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False),
         sa.CheckConstraint("status in ('running', 'completed', 'cancelled', 'error')", name=op.f("ck_run_status")),

@@ -93,6 +93,8 @@ class PostgresRuns:
             token_count=row["token_count"] or 0,
             first_token_ms=row["first_token_ms"],
             finish_reason=row["finish_reason"],
+            prompt_tokens=row["prompt_tokens"],
+            completion_tokens=row["completion_tokens"],
             error=msgspec.convert(row["error"], Failure | None),
         )
         return StoredRun(row["id"], row["session_id"], row["message_id"], outcome)

@@ -73,6 +73,8 @@ class Run(Base):
     first_token_ms: Mapped[float | None]
     token_count: Mapped[int | None]
     finish_reason: Mapped[str | None]
+    prompt_tokens: Mapped[int | None]
+    completion_tokens: Mapped[int | None]
     error: Mapped[JsonObject | None]
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
 

@@ -54,6 +54,21 @@ def test_the_conversation_so_far_is_in_the_prompt(llm_server, llm):
     assert turns[:2] == [("user", "What is aripiprazole?"), ("assistant", "".join(TOKENS))]
 
 
+def test_what_the_model_counted_is_in_the_log(llm_server):
+    run_id = first(ask(llm_server, "aripiprazole"), "run_start")["run_id"]
+    line = next(
+        line for line in llm_server.log_lines() if line.get("run_id") == run_id and line["event"] == "run.complete"
+    )
+    assert (line["prompt_tokens"], line["completion_tokens"]) == (11, 7)
+    assert line["first_token_ms"] > 0
+
+
+def test_a_failing_model_is_asked_three_times_at_most(llm_server, llm):
+    marker = uuid.uuid4().hex
+    ask(llm_server, f"llm:status503 {marker}")
+    assert sum(marker in request["messages"][-1]["content"] for request in llm.requests) == 3
+
+
 def test_citations_that_name_no_passage_are_dropped(llm_server):
     assert answer_of(ask(llm_server, "aripiprazole llm:citations")) == "It helps [1] and."
 

@@ -47,9 +47,10 @@ async def test_without_any_passage_the_question_is_refused_and_the_model_not_ask
 
 @pytest.mark.parametrize(("floor", "asked"), [(None, 1), (0.3, 0)])
 async def test_a_model_that_cannot_judge_is_not_given_what_is_far_from_the_question(host_with, floor, asked):
-    llm = FakeLLM(["x"])
-    if floor is not None:
-        llm.min_relevance = floor
+    class Judgeless(FakeLLM):
+        min_relevance = floor
+
+    llm = FakeLLM(["x"]) if floor is None else Judgeless(["x"])
     await ran(Generate(host_with(llm)), [passage(1, dense=0.1)])
     assert len(llm.prompts) == asked
 
