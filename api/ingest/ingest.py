@@ -21,8 +21,8 @@ from pipeline.passages import embed_chunks
 
 BATCH = 16
 """Documents that are embedded together and stored in one transaction."""
-AT_ONCE = 2
-"""Batches under way: while one is being written, the next is embedded."""
+AT_ONCE = 3
+"""Batches under way: two are embedded, which takes two cores, while one is being cut or written."""
 FORMAT = 1
 """Of what is stored for a document; a new one makes every document count as changed."""
 
