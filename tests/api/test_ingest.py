@@ -130,8 +130,9 @@ def test_an_interrupt_loses_nothing_that_was_reported_done(database, tmp_path):
     command = [sys.executable, "-m", "api.cli", "ingest", str(lines)]
     process = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
     deadline = time.monotonic() + 60
-    while time.monotonic() < deadline and not documents(database):
-        time.sleep(0.1)
+    # The fifth batch of sixteen begins only after the first was reported.
+    while time.monotonic() < deadline and documents(database) < 64:
+        time.sleep(0.05)
     process.send_signal(signal.SIGINT)
     _, printed = process.communicate(timeout=30)
     assert process.returncode == 130
