@@ -37,6 +37,6 @@ migrate:
 revision message: migrate
     uv run --locked alembic revision --autogenerate -m "{{ message }}"
 
-# Measure a running server; `just bench questions FILE` asks it questions and counts right answers
-bench name="questions" *arguments="tests/bench/sample_questions.jsonl":
-    uv run --locked python tests/bench/{{ name }}.py {{ arguments }}
+# Measure: `questions [FILE]` asks a running server and counts right answers, `tokens` times an LLM's tokens
+bench name="questions" *arguments:
+    uv run --locked python -m tests.bench.{{ name }} {{ arguments }}

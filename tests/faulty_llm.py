@@ -99,6 +99,15 @@ class FaultyLLM:
             await asyncio.sleep(0.02)
         await finish(writer)
 
+    async def _stamped(self, writer):
+        """Each token is the monotonic time in ns at which it was written, 20 ms after the one before."""
+        due = time.monotonic()
+        for _ in range(200):
+            due += 0.02
+            await asyncio.sleep(due - time.monotonic())
+            await send(writer, {"content": f" {time.monotonic_ns()}"})
+        await finish(writer)
+
     async def _silent(self, writer):
         await writer.drain()
         await asyncio.sleep(600)

@@ -1,6 +1,6 @@
 """Asks a running server a file of questions and counts right sources, facts and refusals.
 
-    just bench questions QUESTIONS.jsonl [--url http://localhost:8000]
+    just bench questions [QUESTIONS.jsonl] [--url http://localhost:8000]
 
 Each line has ``question``, ``relevant`` (ids of documents that answer it), ``facts_any`` (groups of strings, of each of
 which one must stand in the answer) and ``answerable``.
@@ -37,7 +37,7 @@ def judge(url, wanted):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("questions", type=Path)
+    parser.add_argument("questions", type=Path, nargs="?", default=Path(__file__).with_name("sample_questions.jsonl"))
     parser.add_argument("--url", default="http://localhost:8000")
     parser.add_argument("--verbose", action="store_true")
     arguments = parser.parse_args()
