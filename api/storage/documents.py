@@ -35,16 +35,9 @@ class ChunkRow(msgspec.Struct, frozen=True):
     text: str
 
 
-class WholeDocument(msgspec.Struct, frozen=True, kw_only=True):
+class WholeDocument(DocumentRow, frozen=True, kw_only=True):
     """A document with its text, in Markdown, and the chunks it was cut into."""
 
-    id: str
-    title: str
-    url: str | None
-    metadata: dict[str, Any]
-    size_bytes: int
-    chunk_count: int
-    updated_at: datetime
     text: str
     chunks: list[ChunkRow]
 

@@ -10,19 +10,6 @@ import pytest
 from api.ingest.readers import BadDocument, Document, find, read
 
 
-@pytest.fixture
-def put(tmp_path):
-    """Write a file below the test's folder."""
-
-    def write(name, content):
-        path = tmp_path / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(content if isinstance(content, bytes) else content.encode())
-        return path
-
-    return write
-
-
 def only(path, root=None):
     (item,) = read(path, root=root)
     return item

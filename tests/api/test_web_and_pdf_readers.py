@@ -4,32 +4,8 @@ import logging
 import pytest
 from pypdf import PdfReader, PdfWriter
 
-from api.ingest.readers import BadDocument, Document, read
-
-
-@pytest.fixture
-def put(tmp_path):
-    """Write a file below the test's folder."""
-
-    def write(name, content):
-        path = tmp_path / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(content if isinstance(content, bytes) else content.encode())
-        return path
-
-    return write
-
-
-def only(path, root=None):
-    (item,) = read(path, root=root)
-    return item
-
-
-def reason(path):
-    bad = only(path)
-    assert isinstance(bad, BadDocument)
-    return bad.reason
-
+from api.ingest.readers import Document
+from tests.api.test_readers import only, reason
 
 PAGE = """<!doctype html><html><head><title>A &amp; B</title><link rel=canonical href="https://e.org/a">
 <style>p {}</style></head><body><header><a href=/>Site</a></header><nav>Home</nav>
