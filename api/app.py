@@ -11,17 +11,36 @@ from litestar.openapi.plugins import JsonRenderPlugin, ScalarRenderPlugin
 
 from api import __version__
 from api.boot import Boot
-from api.http.chat import chat, read_run
+from api.http.chat import chat
 from api.http.collection import list_documents, read_document, search
 from api.http.health import health, plugins, ready
 from api.http.problems import HANDLERS, not_ready, refuse
+from api.http.runs import cancel_run, read_events, read_run
 from api.http.schema import describe_events
+from api.http.sessions import delete_session, list_sessions, read_messages, read_session, rename_session
 from api.runs import Runs
 from api.settings import Settings
 from api.storage.documents import Documents
+from api.storage.sessions import Sessions
 from api.system import System
 
-ROUTES = [health, ready, plugins, chat, read_run, search, list_documents, read_document]
+ROUTES = [
+    health,
+    ready,
+    plugins,
+    chat,
+    read_run,
+    read_events,
+    cancel_run,
+    list_sessions,
+    read_session,
+    read_messages,
+    rename_session,
+    delete_session,
+    search,
+    list_documents,
+    read_document,
+]
 
 
 def create_app(boot: Boot) -> Litestar:
@@ -38,10 +57,20 @@ def create_app(boot: Boot) -> Litestar:
     def documents() -> Documents:
         return system().documents
 
+    def sessions() -> Sessions:
+        return system().sessions
+
     def settings() -> Settings:
         return boot.settings
 
-    provided = {"system": system, "runs": runs, "documents": documents, "settings": settings, "boot": lambda: boot}
+    provided = {
+        "system": system,
+        "runs": runs,
+        "documents": documents,
+        "sessions": sessions,
+        "settings": settings,
+        "boot": lambda: boot,
+    }
     app = Litestar(
         route_handlers=ROUTES,
         dependencies={name: Provide(make, sync_to_thread=False) for name, make in provided.items()},
@@ -62,6 +91,14 @@ def create_app(boot: Boot) -> Litestar:
 
 
 def _require_json(request: Request[Any, Any, Any]) -> None:
-    if request.method == "POST" and request.content_type[0] != "application/json":
+    if (
+        request.method in {"POST", "PATCH"}
+        and not _has_no_body(request)
+        and request.content_type[0] != "application/json"
+    ):
         found = request.headers.get("content-type") or "none"
         raise refuse(415, f"Content-Type: application/json is needed, not {found[:100]!r}.")
+
+
+def _has_no_body(request: Request[Any, Any, Any]) -> bool:
+    return request.headers.get("content-length", "0") == "0" and "transfer-encoding" not in request.headers

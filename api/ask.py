@@ -10,6 +10,7 @@ import msgspec
 from rich.console import Console
 
 from api.ingest.sample import load_sample
+from api.runs import new_run
 from api.settings import Settings
 from api.system import System, running, warm_all
 
@@ -26,7 +27,8 @@ async def answer(settings: Settings, question: str, session_id: str | None) -> i
 
 
 async def _stream(system: System, question: str, session_id: str | None, console: Console) -> int:
-    run = await system.runs.start(question, session_id, {})
+    run = new_run(question, session_id, {})
+    await system.runs.start(run)
     last = ""
     async with aclosing(system.bus.read(run.id)) as batches:
         async for frames in batches:

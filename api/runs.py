@@ -2,16 +2,27 @@
 
 from __future__ import annotations
 
+import asyncio
 import uuid
-from contextlib import aclosing
+from collections.abc import AsyncGenerator
+from contextlib import aclosing, suppress
+from typing import Protocol
 
 import msgspec
 
-from api.storage.runs import PostgresRuns, StoredRun
-from pipeline.errors import StagecastError
-from pipeline.events import Failure, Source, StageTime
+from api.storage.runs import PostgresRuns, SessionBusy, StoredRun
+from pipeline.bus import BATCH
+from pipeline.errors import Code, StagecastError, UnknownRun
+from pipeline.events import Error, Failure, Source, StageTime, WallClock, frame
 from pipeline.ports import EventBus, Filters, Run
 from pipeline.runner import Outcome, Runner, Status
+
+TAKE_OVER_S = 5.0
+"""How long a question waits for the run that is being stopped in its session."""
+LEAVING_S = 0.15
+"""How long a question waits for one whose reader may be leaving just now, to ask again at once."""
+STARTING_POLLS, STARTING_POLL_S = 20, 0.05
+"""For a run that is stored and not on the bus: it is about to begin, or another server's."""
 
 
 class TooManyRuns(StagecastError):
@@ -36,44 +47,147 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
     error: Failure | msgspec.UnsetType | None = msgspec.UNSET
 
 
+def new_run(
+    question: str, session_id: str | None, filters: Filters, idempotency: tuple[str, bytes] | None = None
+) -> Run:
+    """Return a run with ids of its own, not begun yet; without ``session_id`` it begins a conversation."""
+    return Run(
+        id=uuid.uuid4().hex,
+        session_id=session_id or str(uuid.uuid4()),
+        message_id=uuid.uuid4().hex,
+        question=question,
+        filters=filters,
+        idempotency=idempotency,
+    )
+
+
+class Expired(StagecastError):
+    """The run's events are not kept any more."""
+
+
+class Stored:
+    """The events of a finished run, to be read as from the bus."""
+
+    def __init__(self, frames: list[bytes]) -> None:
+        self._frames = frames
+
+    async def read(self, _run_id: str, after: int = 0) -> AsyncGenerator[list[bytes]]:
+        """Yield the frames behind number ``after``, in batches."""
+        for start in range(after, len(self._frames), BATCH):
+            yield self._frames[start : start + BATCH]
+
+
+class Elsewhere(StagecastError):
+    """Another server is answering the run; its events are not to be had here before it has ended."""
+
+
+class Lost:
+    """A run whose process was lost, and its events with it: whatever a reader has seen, the error comes next."""
+
+    def __init__(self, failure: Failure) -> None:
+        self._failure = failure
+
+    async def read(self, _run_id: str, after: int = 0) -> AsyncGenerator[list[bytes]]:
+        """Yield the error as the event behind number ``after``."""
+        yield [frame(after + 1, Error(self._failure), WallClock().now())]
+
+
+class Readable(Protocol):
+    """Where a run's events can be read: the bus, or what was stored."""
+
+    def read(self, run_id: str, after: int = 0) -> AsyncGenerator[list[bytes]]:
+        """Yield the frames behind number ``after``, in batches."""
+        ...
+
+
+class Watch(msgspec.Struct):
+    """One run's readers; when the last leaves, the run goes on for ``grace_s``."""
+
+    grace_s: float
+    readers: int = 0
+    timer: asyncio.TimerHandle | None = None
+
+
 class Runs:
     """Starts runs and knows each of them, under way or stored."""
 
-    def __init__(self, runner: Runner, bus: EventBus, store: PostgresRuns, limit: int) -> None:
+    def __init__(self, runner: Runner, bus: EventBus, store: PostgresRuns, limit: int, grace_s: float) -> None:
         self.bus = bus
         self._runner = runner
         self._store = store
         self._limit = limit
+        self._grace_s = grace_s
+        self._watches: dict[str, Watch] = {}
 
-    async def start(self, question: str, session_id: str | None, filters: Filters) -> Run:
+    async def start(self, run: Run, *, keep: bool = False, take_over: bool = False) -> None:
         """Set a run going; its first event is on the bus when this returns.
+
+        ``keep``: let it go on for the grace period when its last reader leaves. ``take_over``: stop what is being
+        answered in the same session first.
 
         Raises:
             TooManyRuns: There are ``limit`` already; nothing was stored.
+            SessionBusy, KeyTaken: See :meth:`PostgresRuns.begin`; likewise.
             sqlalchemy.exc.DBAPIError: The question could not be stored.
         """
         if self._runner.count >= self._limit:
             raise TooManyRuns(self._limit)
-        run = Run(
-            id=uuid.uuid4().hex,
-            session_id=session_id or str(uuid.uuid4()),
-            message_id=uuid.uuid4().hex,
-            question=question,
-            filters=filters,
-        )
-        await self._runner.start(run)
-        return run
+        try:
+            await self._runner.start(run)
+        except SessionBusy as busy:
+            if not await self._made_way(busy.run_id, take_over=take_over):
+                raise
+            await self._runner.start(run)
+        self._watches[run.id] = Watch(self._grace_s if keep else 0.0)
 
-    def stop(self, run_id: str) -> bool:
-        """Stop a run under way; False when it is not."""
-        return self._runner.stop(run_id)
+    def join(self, run_id: str) -> None:
+        """Note a reader of a run."""
+        if watch := self._watches.get(run_id):
+            watch.readers += 1
+            if watch.timer:
+                watch.timer.cancel()
 
-    async def finished(self, run: Run) -> Answer:
+    def leave(self, run_id: str) -> None:
+        """Note that a reader left; when it was the last, stop the run, at once or after its grace period."""
+        watch = self._watches.get(run_id)
+        if watch is None:
+            return
+        watch.readers -= 1
+        if watch.readers:
+            return
+        if watch.grace_s and self._runner.progress(run_id) is not None:
+            watch.timer = asyncio.get_running_loop().call_later(watch.grace_s, self._abandon, run_id)
+        else:
+            self._abandon(run_id)
+
+    async def stop(self, run_id: str) -> Answer | None:
+        """Stop a run, wait for its end, and return it; None when there is none of this id."""
+        if self._runner.stop(run_id):
+            await self._ended(run_id)
+        return await self.find(run_id)
+
+    async def source(self, run_id: str) -> Readable | None:
+        """Return where a run's events can be read; None when there is no such run.
+
+        Raises:
+            Expired: It has ended, and its events are not kept any more.
+            Elsewhere: Another server is answering it.
+        """
+        for _ in range(STARTING_POLLS):
+            if self._runner.progress(run_id) is not None:
+                return self.bus
+            stored = await self._store.find(run_id)
+            if stored is None:
+                return None
+            if stored.outcome.status != "running":
+                return await self._stored_events(stored)
+            await asyncio.sleep(STARTING_POLL_S)
+        raise Elsewhere(run_id)
+
+    async def finished(self, run_id: str) -> Answer:
         """Wait until the run has ended and return it."""
-        async with aclosing(self.bus.read(run.id)) as batches:
-            async for _ in batches:
-                pass
-        found = await self.find(run.id)
+        await self._ended(run_id)
+        found = await self.find(run_id)
         assert found is not None
         return found
 
@@ -83,6 +197,38 @@ class Runs:
         if stored is None:
             return None
         return _answer(stored, self._runner.progress(run_id) or stored.outcome)
+
+    async def _stored_events(self, stored: StoredRun) -> Readable:
+        frames = await self._store.events(stored.run_id)
+        if frames is not None:
+            return Stored(frames)
+        if stored.outcome.error and stored.outcome.error.code is Code.WORKER_LOST:
+            return Lost(stored.outcome.error)
+        raise Expired(stored.run_id)
+
+    async def _ended(self, run_id: str) -> None:
+        with suppress(UnknownRun):
+            async with aclosing(self.bus.read(run_id)) as batches:
+                async for _ in batches:
+                    pass
+
+    async def _made_way(self, run_id: str, *, take_over: bool) -> bool:
+        """Say whether the run that was in the way has ended; wait a little for one that is being left just now."""
+        if self._runner.progress(run_id) is None:
+            stored = await self._store.find(run_id)
+            return stored is None or stored.outcome.status != "running"
+        if take_over:
+            self._runner.stop(run_id)
+        try:
+            async with asyncio.timeout(TAKE_OVER_S if self._runner.stopping(run_id) else LEAVING_S):
+                await self._ended(run_id)
+        except TimeoutError:
+            return False
+        return True
+
+    def _abandon(self, run_id: str) -> None:
+        self._watches.pop(run_id, None)
+        self._runner.stop(run_id)
 
 
 def _answer(stored: StoredRun, outcome: Outcome) -> Answer:

@@ -61,6 +61,8 @@ class Settings(BaseSettings):
     first_token_timeout_s: Seconds = 30.0
     total_timeout_s: Seconds = 300.0
     heartbeat_s: Seconds = 10.0
+    resume_grace_s: Seconds = 30.0
+    event_retention_s: float = Field(default=86_400.0, ge=600)
     max_streams: int = Field(default=1000, ge=1)
     threads: int = Field(default=4, ge=1, le=64)
     database_pool: int = Field(default=10, ge=1, le=200)

@@ -17,6 +17,8 @@ from api.settings import Settings
 from api.storage import database
 from api.storage.documents import Documents
 from api.storage.runs import PostgresRuns
+from api.storage.sessions import Sessions
+from api.storage.worker import Worker
 from pipeline import registry
 from pipeline.host import Host
 from pipeline.ports import EventBus, Stage
@@ -37,6 +39,8 @@ class System(msgspec.Struct, frozen=True):
     runner: Runner
     runs: Runs
     documents: Documents
+    sessions: Sessions
+    worker: Worker
 
 
 def check_plugins(settings: Settings) -> None:
@@ -69,10 +73,12 @@ async def running(settings: Settings, *, share: bool = False, renew: bool = Fals
             if not system.host.embedder.dimension:
                 await warm(system.host.embedder)
             await system.documents.bind(system.host.embedder, renew=renew)
+            await system.worker.begin()
             try:
                 yield system
             finally:
                 await system.runner.close()
+                await system.worker.end()
     finally:
         threads.close()
 
@@ -82,11 +88,12 @@ def _assemble(settings: Settings, engine: AsyncEngine, threads: Threads) -> Syst
     host = Host(settings.options, threads, makers, {AsyncEngine: engine})
     stages: list[tuple[str, Stage]] = [(name, registry.make("stage", name, host)) for name in settings.stages]
     bus: EventBus = registry.make("bus", settings.bus, host)
-    store = PostgresRuns(engine)
+    worker = Worker(engine, settings.event_retention_s, live=lambda: runner.ids)
+    store = PostgresRuns(engine, worker.key)
     runner = Runner(stages, bus, store, settings.limits)
-    runs = Runs(runner, bus, store, settings.max_streams)
+    runs = Runs(runner, bus, store, settings.max_streams, settings.resume_grace_s)
     log.info("system.assembled", stages=list(settings.stages), **settings.plugins)
-    return System(settings, engine, host, stages, bus, runner, runs, Documents(engine))
+    return System(settings, engine, host, stages, bus, runner, runs, Documents(engine), Sessions(engine), worker)
 
 
 async def warm(part: Any) -> None:

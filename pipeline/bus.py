@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import AsyncGenerator
 
 from pipeline.errors import UnknownRun
-from pipeline.events import TERMINAL, Event, WallClock, frame
+from pipeline.events import Event, WallClock, frame
 from pipeline.host import Host
 
 BATCH = 64
@@ -48,7 +48,7 @@ class MemoryBus:
     A finished log can be read for ``linger_s`` more.
     """
 
-    def __init__(self, linger_s: float = 60.0) -> None:
+    def __init__(self, linger_s: float = 10.0) -> None:
         self._linger_s = linger_s
         self._logs: dict[str, RunLog] = {}
         self._clock = WallClock()
@@ -63,10 +63,23 @@ class MemoryBus:
         if log.closed:
             raise UnknownRun(run_id)
         log.frames.append(frame(len(log.frames) + 1, event, self._clock.now()))
-        if isinstance(event, TERMINAL):
-            log.closed = True
-            asyncio.get_running_loop().call_later(self._linger_s, self._logs.pop, run_id, None)
         log.wake()
+
+    def last_frame(self, run_id: str, event: Event) -> bytes:
+        """Number, stamp and encode the event, and keep it back."""
+        return frame(len(self._log(run_id).frames) + 1, event, self._clock.now())
+
+    def close(self, run_id: str, last: bytes) -> None:
+        """Append the last frame and let the log go after a while."""
+        log = self._log(run_id)
+        log.frames.append(last)
+        log.closed = True
+        asyncio.get_running_loop().call_later(self._linger_s, self._logs.pop, run_id, None)
+        log.wake()
+
+    async def frames(self, run_id: str) -> list[bytes]:
+        """Return a copy of the log."""
+        return list(self._log(run_id).frames)
 
     async def read(self, run_id: str, after: int = 0) -> AsyncGenerator[list[bytes]]:
         """Yield the frames behind number ``after``, at most 64 at once; end after the terminal event."""

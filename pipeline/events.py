@@ -224,6 +224,9 @@ WIRE_EVENTS = (
     GenerationStart, Token, GenerationComplete, Done, Error, Cancelled,
 )  # fmt: skip
 
+RETRY = b"retry: 1000\n"
+"""Tells a browser, in ms, when to come back to a server that restarts."""
+
 _STAGE_NAME = re.compile(r"[a-z][a-z0-9_]{0,63}")
 
 
@@ -269,7 +272,8 @@ def frame(number: int, event: Event, timestamp: bytes) -> bytes:
     body = _encode(event)
     if len(body) > MAX_FRAME_BYTES:
         raise ValueError(f"a {type_of(event)} event of {len(body):,} bytes; at most {MAX_FRAME_BYTES:,} are sent")
-    return b'id: %d\ndata: %b,"timestamp":"%b"}\n\n' % (number, body[:-1], timestamp)
+    retry = RETRY if isinstance(event, Error) and event.content.code is Code.SERVER_RESTART else b""
+    return b'%bid: %d\ndata: %b,"timestamp":"%b"}\n\n' % (retry, number, body[:-1], timestamp)
 
 
 class WallClock:

@@ -81,6 +81,7 @@ class MemoryStore:
 
     def __init__(self, failures: Sequence[Exception] = ()) -> None:
         self.outcomes: dict[str, Outcome] = {}
+        self.frames: dict[str, list[bytes]] = {}
         self.messages: dict[str, list[Message]] = {}
         self._failures = list(failures)
 
@@ -90,11 +91,12 @@ class MemoryStore:
         run.history = list(said)
         said.append(Message("user", run.question))
 
-    async def finish(self, run: Run, outcome: Outcome) -> None:
-        """Keep the answer."""
+    async def finish(self, run: Run, outcome: Outcome, frames: list[bytes]) -> None:
+        """Keep the answer and the events."""
         if self._failures:
             raise self._failures.pop(0)
         self.outcomes[run.id] = outcome
+        self.frames[run.id] = frames
         self.messages[run.session_id].append(Message("assistant", outcome.answer))
 
 

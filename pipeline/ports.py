@@ -81,6 +81,8 @@ class Run(msgspec.Struct, kw_only=True):
     passages: list[Passage] = []
     sources: list[Source] = []
     """The passages that the answer may cite, by their number."""
+    idempotency: tuple[str, bytes] | None = None
+    """The client's key for its request, and the request's digest."""
     finish: Finish | None = None
     """Why the LLM ended, and what it counted."""
 
@@ -192,12 +194,24 @@ class EventBus(Protocol):
         ...
 
     def publish(self, run_id: str, event: Event) -> None:
-        """Number, stamp and append an event; a terminal one closes the log. Never waits.
+        """Number, stamp and append an event. Never waits.
 
         Raises:
             ValueError: The event cannot be sent (see :func:`pipeline.events.frame`); the log stays as it was.
             UnknownRun: The log was never opened, or is closed.
         """
+        ...
+
+    def last_frame(self, run_id: str, event: Event) -> bytes:
+        """Number and stamp the terminal event without appending it: it is stored before anybody may see it."""
+        ...
+
+    def close(self, run_id: str, last: bytes) -> None:
+        """Append the terminal event's frame; nothing can follow it."""
+        ...
+
+    async def frames(self, run_id: str) -> list[bytes]:
+        """Return all frames so far, to be stored."""
         ...
 
     def read(self, run_id: str, after: int = 0) -> AsyncGenerator[list[bytes]]:

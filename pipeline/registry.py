@@ -42,7 +42,13 @@ PORTS = {
             functions={"count_tokens": 1},
             attributes=("name", "dimension", "max_tokens"),
         ),
-        Port("bus", "stagecast.buses", functions={"open": 1, "publish": 2}, streams={"read": 2}),
+        Port(
+            "bus",
+            "stagecast.buses",
+            calls={"frames": 1},
+            functions={"open": 1, "publish": 2, "last_frame": 2, "close": 2},
+            streams={"read": 2},
+        ),
     )
 }
 

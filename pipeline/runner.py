@@ -75,8 +75,8 @@ class RunStore(Protocol):
         """Store the user's message and the run as ``running``, and give the run its history."""
         ...
 
-    async def finish(self, run: Run, outcome: Outcome) -> None:
-        """Store the answer, or what there is of it, and how the run ended; may be called again after an error."""
+    async def finish(self, run: Run, outcome: Outcome, frames: list[bytes]) -> None:
+        """Store the answer, or what there is of it, how the run ended, and its events; called again after an error."""
         ...
 
 
@@ -117,6 +117,16 @@ class Runner:
             return False
         live.request_stop(why)
         return True
+
+    @property
+    def ids(self) -> list[str]:
+        """The runs under way."""
+        return list(self._live)
+
+    def stopping(self, run_id: str) -> bool:
+        """Say whether a run under way has been asked to stop."""
+        live = self._live.get(run_id)
+        return live is not None and live.stop.done()
 
     def stop_all(self, why: Stop) -> None:
         """Stop every run under way."""
@@ -181,18 +191,21 @@ class Runner:
         failure = _failure(live, broken)
         status: Status = "error" if failure else "cancelled" if broken else "completed"
         outcome = _outcome(live, status, failure)
-        if not await self._stored(live.run, outcome) and status == "completed":
+        last = self._bus.last_frame(live.run.id, _last_event(live, outcome))
+        if not await self._stored(live.run, outcome, last) and status == "completed":
             failure = Failure("The answer could not be stored.", Code.INTERNAL_ERROR, "run", retryable=True)
             outcome = msgspec.structs.replace(outcome, status="error", error=failure)
+            last = self._bus.last_frame(live.run.id, _last_event(live, outcome))
         _log_run(live, outcome, broken)
-        self._bus.publish(live.run.id, _last_event(live, outcome))
+        self._bus.close(live.run.id, last)
         del self._live[live.run.id]
 
-    async def _stored(self, run: Run, outcome: Outcome) -> bool:
+    async def _stored(self, run: Run, outcome: Outcome, last: bytes) -> bool:
+        frames = [*await self._bus.frames(run.id), last]
         for wait_s in STORE_ATTEMPTS_S:
             await asyncio.sleep(wait_s)
             try:
-                await self._store.finish(run, outcome)
+                await self._store.finish(run, outcome, frames)
             except Exception as problem:  # noqa: BLE001  # whatever the store's trouble is, the run must end
                 log.warning("run.store_failed", run_id=run.id, error=repr(problem))
             else:

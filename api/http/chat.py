@@ -1,24 +1,27 @@
-"""``POST /chat`` and ``GET /runs/{run_id}``: a question, and its answer as a stream or as one object."""
+"""``POST /chat``: a question, and its answer as a stream or as one object."""
 
 from __future__ import annotations
 
 import asyncio
-from typing import Annotated, Any
+import hashlib
+from typing import Annotated, Any, Literal
 
 import msgspec
-from litestar import Request, Response, get, post
+from litestar import Response, post
 from litestar.di import NamedDependency
 from litestar.openapi.datastructures import ResponseSpec
-from litestar.params import JSONBody
+from litestar.params import JSONBody, Parameter
 from litestar.response.base import ASGIResponse
 from litestar.types import Receive, Scope, Send
 from msgspec import Meta
 
-from api.http.problems import failed, refuse
+from api.http.problems import AnyRequest, failed, refuse
+from api.http.runs import stream_of
 from api.http.schema import StreamOperation
-from api.http.sse import EventStream, gone
-from api.runs import Answer, Runs, TooManyRuns
+from api.http.sse import gone
+from api.runs import Answer, Runs, TooManyRuns, new_run
 from api.settings import Settings
+from api.storage.runs import KeyTaken, SessionBusy
 from pipeline.ports import Run
 from pipeline.text import clean
 
@@ -38,6 +41,10 @@ class ChatRequest(msgspec.Struct, forbid_unknown_fields=True):
     message: str
     session_id: Annotated[str, Meta(min_length=1, max_length=128, pattern=SESSION_ID)] | None = None
     stream: bool | None = None
+    on_disconnect: Literal["cancel", "continue"] = "cancel"
+    """What happens when the last reader leaves: the run stops at once, or goes on for a grace period."""
+    if_busy: Literal["reject", "cancel"] = "reject"
+    """What happens when the session is answering already: 409, or that run is stopped first."""
     filters: Filters = {}
     """Only passages whose metadata has these values are used."""
 
@@ -48,41 +55,55 @@ class ChatRequest(msgspec.Struct, forbid_unknown_fields=True):
             raise ValueError(f"field `message`: 1 to {MAX_MESSAGE_CHARS:,} characters after trimming; {found}")
 
 
+IdempotencyKey = Annotated[
+    str | None,
+    Parameter(header="Idempotency-Key", min_length=1, max_length=255, description="The same key, the same run."),
+]
+
+
 @post(
     "/chat",
     status_code=200,
     request_max_body_size=MAX_BODY_BYTES,
-    responses={
-        200: ResponseSpec(Answer, generate_examples=False, description="The answer: as events, or as one object.")
-    },
+    responses={200: ResponseSpec(Answer, generate_examples=False, description="As events, or as one object.")},
     operation_class=StreamOperation,
 )
 async def chat(
     data: JSONBody[ChatRequest],
-    request: Request[Any, Any, Any],
+    request: AnyRequest,
     runs: NamedDependency[Runs],
     settings: NamedDependency[Settings],
+    idempotency_key: IdempotencyKey = None,
 ) -> Response[Any]:
     """Ask a question."""
+    idempotency = (idempotency_key, _digest(data)) if idempotency_key else None
+    run = new_run(data.message, data.session_id, data.filters, idempotency)
+    run_id = await _started(runs, run, data)
+    if _wants_stream(data, request):
+        return await stream_of(runs, run_id, 0, settings)
+    return WholeAnswer(runs, run_id)
+
+
+async def _started(runs: Runs, run: Run, data: ChatRequest) -> str:
+    """Start the run, or find the one that this very request has started before; return its id."""
     try:
-        run = await runs.start(data.message, data.session_id, data.filters)
+        await runs.start(run, keep=data.on_disconnect == "continue", take_over=data.if_busy == "cancel")
     except TooManyRuns as full:
         raise refuse(503, str(full), retry_after_s=1) from None
-    if _wants_stream(data, request):
-        return EventStream(runs.bus, run.id, heartbeat_s=settings.heartbeat_s, left=lambda: runs.stop(run.id))
-    return WholeAnswer(runs, run)
+    except SessionBusy as busy:
+        raise refuse(409, "This session is answering another question.", run_id=busy.run_id) from None
+    except KeyTaken as taken:
+        if not taken.same:
+            raise refuse(422, "Idempotency-Key: it was used for another request.", run_id=taken.run_id) from None
+        return taken.run_id
+    return run.id
 
 
-@get("/runs/{run_id:str}")
-async def read_run(run_id: str, runs: NamedDependency[Runs]) -> Answer:
-    """Return a run: its status, the answer so far, its sources and times."""
-    found = await runs.find(run_id)
-    if found is None:
-        raise refuse(404, f"There is no run {run_id!r}.")
-    return found
+def _digest(data: ChatRequest) -> bytes:
+    return hashlib.sha256(msgspec.json.encode(data, order="deterministic")).digest()
 
 
-def _wants_stream(data: ChatRequest, request: Request[Any, Any, Any]) -> bool:
+def _wants_stream(data: ChatRequest, request: AnyRequest) -> bool:
     if data.stream is not None:
         return data.stream
     return request.accept.best_match(["text/event-stream", "application/json"]) != "application/json"
@@ -91,35 +112,35 @@ def _wants_stream(data: ChatRequest, request: Request[Any, Any, Any]) -> bool:
 class WholeAnswer(Response[None]):
     """Answers with the run as one JSON object when it has ended, or with a problem when it failed."""
 
-    def __init__(self, runs: Runs, run: Run) -> None:
+    def __init__(self, runs: Runs, run_id: str) -> None:
         super().__init__(None)
         self._runs = runs
-        self._run = run
+        self._run_id = run_id
 
-    def to_asgi_response(self, app: Any, request: Request[Any, Any, Any], **_kwargs: Any) -> ASGIResponse:  # noqa: ARG002  # Litestar's own
+    def to_asgi_response(self, app: Any, request: AnyRequest, **_kwargs: Any) -> ASGIResponse:  # noqa: ARG002  # Litestar's own
         """Return a response that waits while it is being sent: only there is the reader's leaving noticed."""
-        return _WholeAnswerASGI(self._runs, self._run, request)
+        return _WholeAnswerASGI(self._runs, self._run_id, request)
 
 
 class _WholeAnswerASGI(ASGIResponse):
-    __slots__ = ("_request", "_run", "_runs")
+    __slots__ = ("_request", "_run_id", "_runs")
 
-    def __init__(self, runs: Runs, run: Run, request: Request[Any, Any, Any]) -> None:
+    def __init__(self, runs: Runs, run_id: str, request: AnyRequest) -> None:
         super().__init__()
         self._runs = runs
-        self._run = run
+        self._run_id = run_id
         self._request = request
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        wait = asyncio.ensure_future(self._runs.finished(self._run))
+        self._runs.join(self._run_id)
+        wait = asyncio.ensure_future(self._runs.finished(self._run_id))
         watch = asyncio.ensure_future(gone(receive))
         try:
             await asyncio.wait({wait, watch}, return_when=asyncio.FIRST_COMPLETED)
-            if not wait.done():
-                self._runs.stop(self._run.id)
-                return
-            await self._response(wait.result()).to_asgi_response(None, self._request)(scope, receive, send)
+            if wait.done():
+                await self._response(wait.result()).to_asgi_response(None, self._request)(scope, receive, send)
         finally:
+            self._runs.leave(self._run_id)
             wait.cancel()
             watch.cancel()
 

@@ -12,27 +12,32 @@ from litestar.response import ServerSentEvent
 from litestar.response.streaming import ASGIStreamingResponse
 from litestar.types import Receive, Send
 
+from api.runs import Readable
 from pipeline.bus import BATCH
-from pipeline.ports import EventBus
 
 log = structlog.get_logger()
 
+Notice = Callable[[str], object]
+"""Is called with the run's id."""
+
+FIRST_BEAT_S = 1.0
+"""Some proxies give up a stream that is silent from its beginning."""
 WRITE_DEADLINE_S = 30.0
 """A reader whose socket takes nothing for so long is given up."""
 
 
 class EventStream(ServerSentEvent):
-    """Streams a run's events from a cursor; tells by ``left`` when the reader went before the end.
+    """Streams a run's events from a cursor; ``joined`` and ``left`` are called when its reader comes and goes.
 
     Litestar's own loop costs a thread hop a stream and a string builder an event; this one takes all frames that are
     ready and writes them at once, just as they lie in the log.
     """
 
     def __init__(
-        self, bus: EventBus, run_id: str, *, after: int = 0, heartbeat_s: float, left: Callable[[], object]
+        self, source: Readable, run_id: str, *, after: int = 0, heartbeat_s: float, joined: Notice, left: Notice
     ) -> None:
         super().__init__(content=iter(()), status_code=200, headers={"Cache-Control": "no-cache"})
-        self._reader = Reader(bus, run_id, after, heartbeat_s, left)
+        self._reader = Reader(source, run_id, after=after, heartbeat_s=heartbeat_s, joined=joined, left=left)
 
     def to_asgi_response(self, *args: Any, **kwargs: Any) -> ASGIStreamingResponse:
         """Return Litestar's response, its body written by our reader."""
@@ -62,24 +67,27 @@ class _EventStreamASGI(ASGIStreamingResponse):
 class Reader:
     """One reader of one run: writes to its socket, notices that it left, keeps its connection alive."""
 
-    def __init__(self, bus: EventBus, run_id: str, after: int, heartbeat_s: float, left: Callable[[], object]) -> None:
-        self._bus = bus
+    def __init__(
+        self, source: Readable, run_id: str, *, after: int, heartbeat_s: float, joined: Notice, left: Notice
+    ) -> None:
+        self._source = source
         self._run_id = run_id
         self._after = after
         self._heartbeat_s = heartbeat_s
+        self._joined = joined
         self._left = left
         self._writing_since: float | None = None
         self._last_write = 0.0
 
     async def write_all(self, send: Send, receive: Receive) -> None:
         """Write until the run's end, until the reader leaves, or until it has taken nothing for too long."""
+        self._joined(self._run_id)
         write = asyncio.ensure_future(self._write(send))
         watch = {asyncio.ensure_future(gone(receive)), asyncio.ensure_future(self._beat(send))}
         try:
             await asyncio.wait({write, *watch}, return_when=asyncio.FIRST_COMPLETED)
         finally:
-            if not write.done():
-                self._left()
+            self._left(self._run_id)
             for task in (write, *watch):
                 task.cancel()
             await asyncio.gather(write, *watch, return_exceptions=True)
@@ -87,7 +95,7 @@ class Reader:
             log.error("reader.failed", run_id=self._run_id, exc_info=broken)
 
     async def _write(self, send: Send) -> None:
-        async with aclosing(self._bus.read(self._run_id, self._after)) as batches:
+        async with aclosing(self._source.read(self._run_id, self._after)) as batches:
             async for frames in batches:
                 await self._put(send, frames[0] if len(frames) == 1 else b"".join(frames))
                 if len(frames) == BATCH:
@@ -104,12 +112,14 @@ class Reader:
     async def _beat(self, send: Send) -> None:
         """Send a comment whenever nothing else was sent for a while; return when a write has hung for too long."""
         loop = asyncio.get_running_loop()
+        wait_s = min(FIRST_BEAT_S, self._heartbeat_s)
         while True:
-            await asyncio.sleep(min(self._heartbeat_s, WRITE_DEADLINE_S))
+            await asyncio.sleep(wait_s)
+            wait_s = min(self._heartbeat_s, WRITE_DEADLINE_S)
             if self._writing_since is not None:
                 if loop.time() - self._writing_since > WRITE_DEADLINE_S:
                     return
-            elif loop.time() - self._last_write >= self._heartbeat_s:
+            elif loop.time() - self._last_write >= min(FIRST_BEAT_S, self._heartbeat_s):
                 await self._put(send, b": \n\n")
 
 

@@ -2,18 +2,28 @@
 
 from __future__ import annotations
 
+import asyncio
+import zlib
+
 import msgspec
-from sqlalchemy import func, select, text
+from sqlalchemy import func, select, text, update
 from sqlalchemy.dialects.postgresql import insert
-from sqlalchemy.ext.asyncio import AsyncEngine
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from api.storage import tables
+from api.storage.sessions import title_of
+from pipeline.errors import StagecastError
 from pipeline.events import Failure, Source, StageTime
 from pipeline.ports import Message, Run
 from pipeline.runner import Outcome
 
 HISTORY_TURNS = 40
 """Turns of a conversation that are read at all; what the LLM sees of them is bounded by tokens."""
+
+
+LARGE_BYTES = 256 * 1024
+"""Of events: compressing more would hold the loop for milliseconds."""
 
 
 class StoredRun(msgspec.Struct, frozen=True):
@@ -25,41 +35,90 @@ class StoredRun(msgspec.Struct, frozen=True):
     outcome: Outcome
 
 
+class SessionBusy(StagecastError):
+    """Another question of this session is being answered."""
+
+    def __init__(self, run_id: str) -> None:
+        super().__init__(f"run {run_id} is being answered in this session")
+        self.run_id = run_id
+
+
+class KeyTaken(StagecastError):
+    """A request with this idempotency key was accepted before; ``same``: it was this very request."""
+
+    def __init__(self, run_id: str, *, same: bool) -> None:
+        super().__init__(f"run {run_id} has this idempotency key")
+        self.run_id = run_id
+        self.same = same
+
+
 class PostgresRuns:
     """Keeps the :class:`~pipeline.runner.RunStore` port in the database; holds no connection between its calls."""
 
-    def __init__(self, engine: AsyncEngine) -> None:
+    def __init__(self, engine: AsyncEngine, worker: int) -> None:
         self._engine = engine
+        self._worker = worker
 
     async def begin(self, run: Run) -> None:
-        """Store session, question and run in one transaction; read the conversation before it."""
-        async with self._engine.begin() as connection:
-            session = insert(tables.Session).values(id=run.session_id)
-            touched = session.on_conflict_do_update(index_elements=["id"], set_={"updated_at": func.now()})
-            await connection.execute(touched)
-            past = (
-                select(tables.Message.role, tables.Message.content)
-                .where(tables.Message.session_id == run.session_id, tables.Message.content != "")
-                .order_by(tables.Message.number.desc())
-                .limit(HISTORY_TURNS)
-            )
-            rows = (await connection.execute(past)).all()
-            run.history = [Message(role, content) for role, content in reversed(rows)]
-            ids = {"id": run.id, "session_id": run.session_id, "message_id": run.message_id}
-            await connection.execute(insert(tables.Run).values(status="running", **ids))
-            await connection.execute(
-                insert(tables.Message).values(
-                    id=f"{run.message_id}-q",
-                    session_id=run.session_id,
-                    run_id=run.id,
-                    role="user",
-                    content=run.question,
-                    status="completed",
-                )
-            )
+        """Store session, question and run in one transaction; read the conversation before it.
 
-    async def finish(self, run: Run, outcome: Outcome) -> None:
-        """Store the answer and the run's end in one transaction; a second call changes nothing more."""
+        Raises:
+            SessionBusy, KeyTaken: Nothing was stored.
+        """
+        try:
+            async with self._engine.begin() as connection:
+                await self._insert(connection, run)
+        except IntegrityError as refused:
+            raise await self._why_refused(run) from refused
+
+    async def _insert(self, connection: AsyncConnection, run: Run) -> None:
+        session = insert(tables.Session).values(id=run.session_id, title=title_of(run.question))
+        await connection.execute(session.on_conflict_do_update(index_elements=["id"], set_={"updated_at": func.now()}))
+        past = (
+            select(tables.Message.role, tables.Message.content)
+            .where(tables.Message.session_id == run.session_id, tables.Message.content != "")
+            .order_by(tables.Message.number.desc())
+            .limit(HISTORY_TURNS)
+        )
+        rows = (await connection.execute(past)).all()
+        run.history = [Message(role, content) for role, content in reversed(rows)]
+        key, digest = run.idempotency or (None, None)
+        await connection.execute(
+            insert(tables.Run).values(
+                id=run.id,
+                session_id=run.session_id,
+                message_id=run.message_id,
+                status="running",
+                worker=self._worker,
+                idempotency_key=key,
+                request_digest=digest,
+            )
+        )
+        await connection.execute(
+            insert(tables.Message).values(
+                id=f"{run.message_id}-q",
+                session_id=run.session_id,
+                run_id=run.id,
+                role="user",
+                content=run.question,
+                status="completed",
+            )
+        )
+
+    async def _why_refused(self, run: Run) -> StagecastError:
+        async with self._engine.connect() as connection:
+            if run.idempotency:
+                key, digest = run.idempotency
+                same_key = select(tables.Run.id, tables.Run.request_digest).where(tables.Run.idempotency_key == key)
+                if found := (await connection.execute(same_key)).first():
+                    return KeyTaken(found.id, same=found.request_digest == digest)
+            running = select(tables.Run.id).where(
+                tables.Run.session_id == run.session_id, tables.Run.status == "running"
+            )
+            return SessionBusy(await connection.scalar(running) or "")
+
+    async def finish(self, run: Run, outcome: Outcome, frames: list[bytes]) -> None:
+        """Store answer, end and events in one transaction; a second call changes nothing more."""
         columns = msgspec.to_builtins(outcome)
         answer = columns.pop("answer")
         async with self._engine.begin() as connection:
@@ -72,8 +131,16 @@ class PostgresRuns:
                 status=outcome.status,
             )
             await connection.execute(message.on_conflict_do_nothing())
-            ended = tables.Run.__table__.update().where(tables.Run.id == run.id, tables.Run.status == "running")  # type: ignore[attr-defined]  # a Table, declared as FromClause
+            columns |= {"events": await _packed(frames), "finished_at": func.now()}
+            ended = update(tables.Run).where(tables.Run.id == run.id, tables.Run.status == "running")
             await connection.execute(ended.values(columns))
+
+    async def events(self, run_id: str) -> list[bytes] | None:
+        """Return the frames of a finished run; None when they are not stored, or not any more."""
+        stored = select(tables.Run.events).where(tables.Run.id == run_id)
+        async with self._engine.connect() as connection:
+            packed = await connection.scalar(stored)
+        return None if packed is None else await _unpacked(packed)
 
     async def find(self, run_id: str) -> StoredRun | None:
         """Return a run, None when there is none."""
@@ -98,6 +165,17 @@ class PostgresRuns:
             error=msgspec.convert(row["error"], Failure | None),
         )
         return StoredRun(row["id"], row["session_id"], row["message_id"], outcome)
+
+
+async def _packed(frames: list[bytes]) -> bytes:
+    whole = b"".join(frames)
+    return zlib.compress(whole, 1) if len(whole) < LARGE_BYTES else await asyncio.to_thread(zlib.compress, whole, 1)
+
+
+async def _unpacked(packed: bytes) -> list[bytes]:
+    """Return the frames: each ends with an empty line, and none has one inside."""
+    whole = await asyncio.to_thread(zlib.decompress, packed)
+    return [frame + b"\n\n" for frame in whole.split(b"\n\n")[:-1]]
 
 
 async def reachable(engine: AsyncEngine) -> bool:

@@ -19,6 +19,7 @@ from sqlalchemy import (
     SmallInteger,
     Text,
     func,
+    text,
 )
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
@@ -27,6 +28,10 @@ JsonObject = dict[str, Any]
 
 VECTOR_INDEX = "ix_chunk_embedding"
 """Made when the store is given its embedder, since it needs the vectors' dimension; not part of the migrations."""
+
+
+ONE_RUN_A_SESSION = "uq_run_session_id_running"
+ONE_RUN_A_KEY = "uq_run_idempotency_key"
 
 
 class Base(DeclarativeBase):
@@ -48,8 +53,10 @@ class Session(Base):
     """A conversation."""
 
     __tablename__ = "session"
+    __table_args__ = (Index(None, "updated_at"),)
 
     id: Mapped[str] = mapped_column(primary_key=True)
+    title: Mapped[str]
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
     updated_at: Mapped[datetime] = mapped_column(server_default=func.now())
 
@@ -61,6 +68,9 @@ class Run(Base):
     __table_args__ = (
         CheckConstraint("status in ('running', 'completed', 'cancelled', 'error')", name="status"),
         Index(None, "session_id"),
+        Index(ONE_RUN_A_SESSION, "session_id", unique=True, postgresql_where=text("status = 'running'")),
+        Index(ONE_RUN_A_KEY, "idempotency_key", unique=True),
+        Index("ix_run_running", "worker", postgresql_where=text("status = 'running'")),
     )
 
     id: Mapped[str] = mapped_column(primary_key=True)
@@ -76,7 +86,14 @@ class Run(Base):
     prompt_tokens: Mapped[int | None]
     completion_tokens: Mapped[int | None]
     error: Mapped[JsonObject | None]
+    events: Mapped[bytes | None] = mapped_column(LargeBinary)
+    """The frames as they were sent, compressed; null while the run is under way and after its retention."""
+    worker: Mapped[int] = mapped_column(BigInteger)
+    """Key of the advisory lock that the run's process holds for as long as it lives."""
+    idempotency_key: Mapped[str | None]
+    request_digest: Mapped[bytes | None] = mapped_column(LargeBinary)
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    finished_at: Mapped[datetime | None]
 
 
 class Message(Base):

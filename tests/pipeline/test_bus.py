@@ -38,7 +38,7 @@ async def test_every_reader_gets_every_event_once_and_in_order():
         bus.publish("r", Token(str(n)))
         if n % 7 == 0:
             await asyncio.sleep(0)
-    bus.publish("r", END)
+    bus.close("r", bus.last_frame("r", END))
     for reader in readers:
         assert texts(await reader) == [str(n) for n in range(200)]
 
@@ -47,7 +47,7 @@ async def test_ids_count_from_one_without_a_gap():
     bus = opened()
     for _ in range(5):
         bus.publish("r", Token("x"))
-    bus.publish("r", END)
+    bus.close("r", bus.last_frame("r", END))
     assert [frame.split(b"\n")[0] for frame in await read_all(bus)] == [b"id: %d" % n for n in range(1, 7)]
 
 
@@ -55,7 +55,7 @@ async def test_a_reader_that_comes_back_misses_nothing():
     bus = opened()
     for n in range(10):
         bus.publish("r", Token(str(n)))
-    bus.publish("r", END)
+    bus.close("r", bus.last_frame("r", END))
     assert await read_all(bus, after=4) == (await read_all(bus))[4:]
 
 
@@ -63,7 +63,7 @@ async def test_a_reader_far_behind_gets_batches_of_bounded_length():
     bus = opened()
     for _ in range(1000):
         bus.publish("r", Token("x"))
-    bus.publish("r", END)
+    bus.close("r", bus.last_frame("r", END))
     async with aclosing(bus.read("r")) as batches:
         assert max([len(batch) async for batch in batches]) == BATCH
 
@@ -75,13 +75,13 @@ async def test_a_reader_that_leaves_while_waiting_disturbs_nobody():
     leaver.cancel()
     await asyncio.gather(leaver, return_exceptions=True)
     bus.publish("r", Token("x"))
-    bus.publish("r", END)
+    bus.close("r", bus.last_frame("r", END))
     assert texts(await stayer) == ["x"]
 
 
 async def test_nothing_can_follow_the_terminal_event():
     bus = opened()
-    bus.publish("r", END)
+    bus.close("r", bus.last_frame("r", END))
     with pytest.raises(UnknownRun):
         bus.publish("r", Token("x"))
 
@@ -91,7 +91,7 @@ async def test_an_event_that_cannot_be_sent_leaves_the_log_as_it_was():
     with pytest.raises(ValueError, match="bytes"):
         bus.publish("r", Token("x" * 70_000))
     bus.publish("r", Token("y"))
-    bus.publish("r", END)
+    bus.close("r", bus.last_frame("r", END))
     assert texts(await read_all(bus)) == ["y"]
 
 

@@ -81,6 +81,7 @@ async def test_a_run_goes_from_run_start_through_its_stages_to_done():
     assert [event["type"] for event in events] == ["run_start", "work_start", "token", "token", "work_complete", "done"]
     assert last(events)["content"]["stages"].keys() == {"work"}
     assert store.outcomes["r"].answer == "ab"
+    assert [json.loads(frame.split(b"data: ")[1]) for frame in store.frames["r"]] == events
     assert store.outcomes["r"].status == "completed"
 
 

@@ -1,0 +1,75 @@
+"""``/runs/{run_id}``: a run looked at, watched again, stopped."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from litestar import Response, get, post
+from litestar.di import NamedDependency
+from litestar.params import Parameter
+
+from api.http.problems import bad_field, refuse
+from api.http.sse import EventStream
+from api.runs import Answer, Elsewhere, Expired, Runs
+from api.settings import Settings
+
+LastEventId = Annotated[str | None, Parameter(header="Last-Event-ID", description="The last event that was seen.")]
+After = Annotated[int, Parameter(ge=0, le=2**62, description="The same, for clients that cannot send the header.")]
+
+
+@get("/runs/{run_id:str}")
+async def read_run(run_id: str, runs: NamedDependency[Runs]) -> Answer:
+    """Return a run: its status, the answer so far, its sources and times."""
+    found = await runs.find(run_id)
+    if found is None:
+        raise _unknown(run_id)
+    return found
+
+
+@post("/runs/{run_id:str}/cancel", status_code=200)
+async def cancel_run(run_id: str, runs: NamedDependency[Runs]) -> Answer:
+    """Stop a run in whatever stage it is and return it as it ended; a second time changes nothing."""
+    stopped = await runs.stop(run_id)
+    if stopped is None:
+        raise _unknown(run_id)
+    return stopped
+
+
+@get("/runs/{run_id:str}/events", media_type="text/event-stream")
+async def read_events(
+    run_id: str,
+    runs: NamedDependency[Runs],
+    settings: NamedDependency[Settings],
+    last_event_id: LastEventId = None,
+    after: After = 0,
+) -> Response[Any]:
+    """Stream a run's events from the start, or behind the one that was seen last; of a finished run too.
+
+    The header counts more than ``after``: browsers send it when they come back to the address they were given.
+    """
+    return await stream_of(runs, run_id, after if last_event_id is None else _number(last_event_id), settings)
+
+
+async def stream_of(runs: Runs, run_id: str, after: int, settings: Settings) -> Response[Any]:
+    """Return a stream of the run's events behind number ``after``; 204 when there are none and will be none."""
+    try:
+        source = await runs.source(run_id)
+    except Expired:
+        raise refuse(410, f"The events of run {run_id!r} are not kept any more.") from None
+    except Elsewhere:
+        raise refuse(503, f"Run {run_id!r} is being answered by another server.", retry_after_s=1) from None
+    if source is None:
+        raise _unknown(run_id)
+    if source is not runs.bus and not [batch async for batch in source.read(run_id, after)]:
+        return Response(None, status_code=204)
+    return EventStream(source, run_id, after=after, heartbeat_s=settings.heartbeat_s, joined=runs.join, left=runs.leave)
+
+
+def _number(last_event_id: str) -> int:
+    if not last_event_id.isdecimal() or not last_event_id.isascii():
+        raise bad_field("Last-Event-ID", "the number of an event is expected")
+    return min(int(last_event_id[:19]), 2**62)
+
+
+def _unknown(run_id: str) -> Exception:
+    return refuse(404, f"There is no run {run_id!r}.")
