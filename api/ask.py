@@ -13,6 +13,7 @@ from api.ingest.sample import load_sample
 from api.runs import new_run
 from api.settings import Settings
 from api.system import System, running, warm_all
+from pipeline.text import clean
 
 
 async def answer(settings: Settings, question: str, session_id: str | None) -> int:
@@ -27,7 +28,7 @@ async def answer(settings: Settings, question: str, session_id: str | None) -> i
 
 
 async def _stream(system: System, question: str, session_id: str | None, console: Console) -> int:
-    run = new_run(question, session_id, {})
+    run = new_run(clean(question), clean(session_id) if session_id else None, {})
     await system.runs.start(run)
     last = ""
     async with aclosing(system.bus.read(run.id)) as batches:

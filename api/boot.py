@@ -30,6 +30,7 @@ class Boot:
         self._failed = failed
         self._leave = asyncio.Event()
         self._begun = time.monotonic()
+        self._prepared = False
 
     @asynccontextmanager
     async def lifespan(self, _app: Litestar) -> AsyncGenerator[None]:
@@ -40,7 +41,7 @@ class Boot:
         finally:
             self.ready = False
             self._leave.set()
-            if self.system is None:
+            if not self._prepared:
                 task.cancel()
             await asyncio.wait({task})
 
@@ -70,5 +71,5 @@ class Boot:
         # Collections would go through every object of every library, a third of a second with LiteLLM loaded.
         gc.collect()
         gc.freeze()
-        self.ready = True
+        self._prepared = self.ready = True
         log.info("server.ready", seconds=round(time.monotonic() - self._begun, 2))

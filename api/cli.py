@@ -12,7 +12,7 @@ from typing import Annotated, Any
 import typer
 
 from api import __version__
-from pipeline.errors import ConfigurationError
+from pipeline.errors import StagecastError
 
 app = typer.Typer(
     name="stagecast",
@@ -25,10 +25,10 @@ app = typer.Typer(
 
 
 def main() -> None:
-    """Run the command line; a configuration error ends it with one message and exit code 1."""
+    """Run the command line; an error of ours ends it with one message and exit code 1."""
     try:
         app(prog_name="stagecast")
-    except ConfigurationError as problem:
+    except StagecastError as problem:
         sys.exit(f"stagecast: {problem}")
 
 

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import logging
 import sys
+import traceback
 from typing import TextIO
 
 import structlog
+
+MAX_CAUSES = 5
 
 
 def configure(level: str, stream: TextIO | None = None) -> None:
@@ -19,9 +22,7 @@ def configure(level: str, stream: TextIO | None = None) -> None:
         structlog.processors.TimeStamper(fmt="iso", utc=True),
     ]
     render: list[structlog.typing.Processor] = (
-        [structlog.dev.ConsoleRenderer()]
-        if out.isatty()
-        else [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
+        [structlog.dev.ConsoleRenderer()] if out.isatty() else [structlog.processors.JSONRenderer()]
     )
     structlog.configure(
         processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
@@ -33,7 +34,7 @@ def configure(level: str, stream: TextIO | None = None) -> None:
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=shared,
-            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *render],
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, _without_messages, *render],
         )
     )
     root = logging.getLogger()
@@ -42,3 +43,17 @@ def configure(level: str, stream: TextIO | None = None) -> None:
     for chatty in ("httpx", "httpcore", "asyncio", "LiteLLM", "openai", "alembic", "sqlalchemy"):
         logging.getLogger(chatty).setLevel(max(logging.WARNING, root.level))
     logging.captureWarnings(capture=True)
+
+
+def _without_messages(_logger: object, _name: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
+    """Put the classes and places of an exception and its causes in its stead: messages may quote a question."""
+    given = event.pop("exc_info", None)
+    problem = given if isinstance(given, BaseException) else given[1] if isinstance(given, tuple) else sys.exc_info()[1]
+    chain: list[dict[str, object]] = []
+    while given and problem is not None and len(chain) < MAX_CAUSES:
+        frames = traceback.extract_tb(problem.__traceback__)
+        chain.append({"kind": type(problem).__name__, "at": [f"{f.filename}:{f.lineno} {f.name}" for f in frames]})
+        problem = problem.__cause__ or problem.__context__
+    if chain:
+        event["exception"] = chain
+    return event

@@ -5,16 +5,14 @@ from __future__ import annotations
 import asyncio
 import uuid
 from collections.abc import AsyncGenerator
-from contextlib import aclosing, suppress
 from typing import Protocol
 
 import msgspec
 
 from api.storage.runs import PostgresRuns, SessionBusy, StoredRun
-from pipeline.bus import BATCH
-from pipeline.errors import Code, StagecastError, UnknownRun
+from pipeline.errors import Code, StagecastError
 from pipeline.events import Error, Failure, Source, StageTime, WallClock, frame
-from pipeline.ports import EventBus, Filters, Run
+from pipeline.ports import BATCH, EventBus, Filters, Run
 from pipeline.runner import Outcome, Runner, Status
 
 TAKE_OVER_S = 5.0
@@ -186,16 +184,18 @@ class Runs:
 
     async def finished(self, run_id: str) -> Answer:
         """Wait until the run has ended and return it."""
-        await self._ended(run_id)
-        found = await self.find(run_id)
-        assert found is not None
-        return found
+        outcome = await self._ended(run_id)
+        stored = await self._store.find(run_id)
+        assert stored is not None
+        return _answer(stored, outcome or stored.outcome)
 
     async def find(self, run_id: str) -> Answer | None:
         """Return a run, None when there is none of this id."""
         stored = await self._store.find(run_id)
         if stored is None:
             return None
+        if stored.outcome.status == "running" and self._runner.progress(run_id) is None:
+            stored = await self._store.find(run_id) or stored  # it has ended in between
         return _answer(stored, self._runner.progress(run_id) or stored.outcome)
 
     async def _stored_events(self, stored: StoredRun) -> Readable:
@@ -206,11 +206,10 @@ class Runs:
             return Lost(stored.outcome.error)
         raise Expired(stored.run_id)
 
-    async def _ended(self, run_id: str) -> None:
-        with suppress(UnknownRun):
-            async with aclosing(self.bus.read(run_id)) as batches:
-                async for _ in batches:
-                    pass
+    async def _ended(self, run_id: str) -> Outcome | None:
+        """Wait until a run under way has ended and is stored; None when it is not under way."""
+        ended = self._runner.ended(run_id)
+        return None if ended is None else await asyncio.shield(ended)
 
     async def _made_way(self, run_id: str, *, take_over: bool) -> bool:
         """Say whether the run that was in the way has ended; wait a little for one that is being left just now."""

@@ -73,14 +73,29 @@ async def _serve(settings: Settings, host: str, port: int) -> None:
         failures.append(problem)
         server.should_exit = True
 
+    listening = _listening(host, port)
     boot = Boot(settings, failed)
     server = Server(configuration(create_app(boot), host, port))
     server.boot = boot
-    await server.serve()
+    with listening:
+        await server.serve(sockets=[listening])
     if failures:
         raise failures[0]
-    if not server.started:
-        raise ConfigurationError(f"cannot listen on {host}:{port}; is another server running there?")
+
+
+def _listening(host: str, port: int) -> socket.socket:
+    """Return a bound socket, so that a port that is taken is told in our words."""
+    [family, *_] = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+    listening = socket.socket(family)
+    listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listening.bind((host, port))
+    except OSError as problem:
+        listening.close()
+        raise ConfigurationError(
+            f"cannot listen on {host}:{port}: {problem.strerror}; stop what runs there, or choose another --port"
+        ) from None
+    return listening
 
 
 def configuration(app: Litestar, host: str, port: int) -> uvicorn.Config:

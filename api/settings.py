@@ -10,6 +10,8 @@ from typing import Annotated, Literal
 from dotenv import dotenv_values
 from pydantic import AliasChoices, Field, ValidationError, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+from sqlalchemy import make_url
+from sqlalchemy.exc import ArgumentError
 
 from api.storage.embedded import default_folder
 from pipeline.errors import ConfigurationError
@@ -58,7 +60,7 @@ class Settings(BaseSettings):
     history_tokens: int = Field(default=1500, ge=0)
 
     idle_timeout_s: Seconds = 30.0
-    first_token_timeout_s: Seconds = 30.0
+    first_token_timeout_s: Seconds | None = None
     total_timeout_s: Seconds = 300.0
     heartbeat_s: Seconds = 10.0
     resume_grace_s: Seconds = 30.0
@@ -94,7 +96,12 @@ class Settings(BaseSettings):
         scheme, separator, rest = value.partition("://")
         if scheme not in {"postgresql", "postgres", "postgresql+asyncpg"} or not separator:
             raise ValueError("it must begin with postgresql://")
-        return f"postgresql+asyncpg://{rest}"
+        try:
+            url = make_url(f"postgresql+asyncpg://{rest}")
+        except (ArgumentError, ValueError):
+            raise ValueError("it is no address: postgresql://user:password@host:port/database") from None
+        query = {"ssl" if name == "sslmode" else name: given for name, given in url.query.items()}
+        return url.set(query=query).render_as_string(hide_password=False)
 
     @field_validator("log_level", mode="before")
     @classmethod
@@ -159,7 +166,8 @@ def load() -> Settings:
 def _explain(error: object) -> str:
     assert isinstance(error, dict)
     name = str(error["loc"][0]).upper().removeprefix(PREFIX)
-    return f"setting {PREFIX}{name}: {error['msg'].removeprefix('Value error, ')} (it is {str(error['input'])[:80]!r})"
+    shown = "" if name == "DATABASE_URL" else f" (it is {str(error['input'])[:80]!r})"  # that may hold a password
+    return f"setting {PREFIX}{name}: {error['msg'].removeprefix('Value error, ')}{shown}"
 
 
 def _pass_on_provider_keys() -> None:

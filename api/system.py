@@ -72,6 +72,8 @@ async def running(settings: Settings, *, share: bool = False, renew: bool = Fals
             system = _assemble(settings, engine, threads)
             if not system.host.embedder.dimension:
                 await warm(system.host.embedder)
+            if renew:  # before anything is emptied
+                await system.host.embedder.embed(["ready?"])
             await system.documents.bind(system.host.embedder, renew=renew)
             await system.worker.begin()
             try:
@@ -99,8 +101,8 @@ def _assemble(settings: Settings, engine: AsyncEngine, threads: Threads) -> Syst
 async def warm(part: Any) -> None:
     """Load what a plugin would otherwise load at its first use."""
     warm_up = getattr(part, "warm", None)
-    if warm_up is not None and inspect.iscoroutinefunction(warm_up):
-        await warm_up()
+    if warm_up is not None and inspect.isawaitable(made := warm_up()):
+        await made
 
 
 async def warm_all(system: System) -> None:

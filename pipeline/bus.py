@@ -8,9 +8,7 @@ from collections.abc import AsyncGenerator
 from pipeline.errors import UnknownRun
 from pipeline.events import Event, WallClock, frame
 from pipeline.host import Host
-
-BATCH = 64
-"""Frames handed over at once; a reader that is far behind must give the loop back in between."""
+from pipeline.ports import BATCH
 
 
 class RunLog:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from enum import StrEnum
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -19,8 +19,8 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
 
     idle_s: float = 30.0
     """Without any event."""
-    first_token_s: float = 30.0
-    """From the question to the LLM to its first token."""
+    first_token_s: float | None = None
+    """From the question to the LLM to its first token; None: only the idle limit holds."""
     total_s: float = 300.0
 
 
@@ -52,6 +52,8 @@ class LiveRun:
         self.first_token: float | None = None
         self.finish_reason: str | None = None
         self.stop: asyncio.Future[Stop] = loop.create_future()
+        self.concluded: Any = None
+        self.ended: asyncio.Future[Any] = loop.create_future()
         self.closed = False
         self._asked: float | None = None
         self._limits = limits
@@ -78,8 +80,14 @@ class LiveRun:
         if not self.stop.done():
             self.stop.set_result(why)
 
+    def check_stopped(self) -> None:
+        """Raise the cancellation that a stage has swallowed: nothing goes on behind a stop."""
+        if self.closed or self.stop.done():
+            raise asyncio.CancelledError
+
     def begin_stage(self, name: str) -> None:
         """Take the time at which a stage begins."""
+        self._asked = None
         self.stage, self.stage_begun, self._seen = name, self.loop.time(), []
 
     def take_token(self, token: Token) -> None:
@@ -124,7 +132,7 @@ class LiveRun:
     def _due(self) -> tuple[float, Stop]:
         limits = self._limits
         due = [(self.last_event + limits.idle_s, Stop.IDLE), (self.begun + limits.total_s, Stop.TOTAL)]
-        if self._asked is not None:
+        if self._asked is not None and limits.first_token_s is not None:
             due.append((self._asked + limits.first_token_s, Stop.FIRST_TOKEN))
         return min(due)
 

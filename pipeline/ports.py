@@ -16,6 +16,8 @@ from numpy.typing import NDArray
 from pipeline.events import Event, Source
 
 SNIPPET_CHARS = 300
+BATCH = 64
+"""Frames that a bus hands over at once at most; a reader that is far behind gives the loop back in between."""
 
 Filters = Mapping[str, str | int | float | bool]
 """Metadata that passages must have: for each key the value, or a list with the value in it."""

@@ -93,11 +93,10 @@ def inline(text: str) -> str:
 
     def keep(match: re.Match[str]) -> str:
         kept.append(match.group(1) or match.group(2))
-        return "\0"
+        return f"\0{len(kept) - 1}\0"
 
     text = LITERAL.sub(keep, text.replace("\0", ""))
     for pattern, shown in MARKUP:
         text = pattern.sub(shown, text)
-    literals = iter(kept)
-    text = re.sub("\0", lambda _: next(literals), unescape(text))
+    text = re.sub("\0(\\d+)\0", lambda place: kept[int(place[1])], unescape(text))
     return " ".join(text.split())

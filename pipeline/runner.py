@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from typing import Any, Literal, Protocol
 
 import msgspec
 import structlog
 
-from pipeline.errors import Code, ContractBroken, RunError
+from pipeline.errors import Code, ContractBroken, RunError, UnknownRun
 from pipeline.events import (
     TERMINAL,
     Cancelled,
@@ -29,15 +29,22 @@ from pipeline.events import (
 )
 from pipeline.live import Limits, LiveRun, Stop
 from pipeline.ports import EventBus, Run, Stage
+from pipeline.text import clean
 
 log = structlog.get_logger()
 
 Status = Literal["running", "completed", "cancelled", "error"]
 
+STORE_DEADLINE_S = 20.0
+"""For all attempts together; a database that has stopped answering must not keep a reader waiting for longer."""
+MAX_MESSAGE_CHARS = 500
 STOP_GRACE_S = 1.0
 """How long a stage may take to notice its cancellation before the run goes on without it."""
 STORE_ATTEMPTS_S = (0.0, 0.1, 0.3, 1.0, 2.0, 4.0)
 """Waits before each attempt to store a finished run."""
+
+UNSTORED = Failure("The answer could not be stored.", Code.INTERNAL_ERROR, "run", retryable=True)
+UNFINISHED = Failure("Something went wrong in the server.", Code.INTERNAL_ERROR, "run", retryable=True)
 
 _STAGE_CODES = {
     "retrieval": (Code.RETRIEVAL_ERROR, "The search of the collection failed."),
@@ -81,7 +88,7 @@ class RunStore(Protocol):
 
 
 class Runner:
-    """Runs questions through the stages; whatever happens inside a run, its task never raises."""
+    """Runs questions through the stages; whatever happens inside a run, it ends with one terminal event."""
 
     def __init__(self, stages: Sequence[tuple[str, Stage]], bus: EventBus, store: RunStore, limits: Limits) -> None:
         self._stages = stages
@@ -90,6 +97,8 @@ class Runner:
         self._limits = limits
         self._live: dict[str, LiveRun] = {}
         self._tasks: set[asyncio.Task[None]] = set()
+        self._starting = 0
+        self._stopping: Stop | None = None
 
     async def start(self, run: Run) -> None:
         """Store the question and set the run going; return once its first event is published.
@@ -97,18 +106,24 @@ class Runner:
         Raises:
             Exception: Whatever the store raises; there is no run then.
         """
-        await self._store.begin(run)
+        self._starting += 1
+        try:
+            await self._store.begin(run)
+        finally:
+            self._starting -= 1
         live = self._live[run.id] = LiveRun(run, self._limits, asyncio.get_running_loop())
         self._bus.open(run.id)
         self._bus.publish(run.id, RunStart(RunStarted(run_id=run.id, session_id=run.session_id)))
         task = asyncio.create_task(self._supervise(live), name=f"run-{run.id}")
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        if self._stopping:
+            live.request_stop(self._stopping)
 
     @property
     def count(self) -> int:
-        """How many runs are under way."""
-        return len(self._live)
+        """How many runs are under way, or about to be."""
+        return len(self._live) + self._starting
 
     def stop(self, run_id: str, why: Stop = Stop.CLIENT) -> bool:
         """Stop a run in whatever stage it is; False when it is not under way."""
@@ -129,14 +144,20 @@ class Runner:
         return live is not None and live.stop.done()
 
     def stop_all(self, why: Stop) -> None:
-        """Stop every run under way."""
+        """Stop every run under way, and those that are about to begin."""
+        self._stopping = why
         for live in self._live.values():
             live.request_stop(why)
 
     def progress(self, run_id: str) -> Outcome | None:
         """Return what there is of a run under way, None when it is not."""
         live = self._live.get(run_id)
-        return None if live is None else _outcome(live, "running")
+        return None if live is None else live.concluded or _outcome(live, "running")
+
+    def ended(self, run_id: str) -> asyncio.Future[Outcome] | None:
+        """Return what will tell the outcome of a run under way, once it is stored or has been tried to be."""
+        live = self._live.get(run_id)
+        return None if live is None else live.ended
 
     async def close(self) -> None:
         """Stop every run and wait until each is stored."""
@@ -160,6 +181,7 @@ class Runner:
         """Run the stages; return the exception that ended them early, None when all ended well."""
         try:
             for name, stage in self._stages:
+                live.check_stopped()
                 await self._run_stage(live, name, stage)
         except BaseException as broken:  # noqa: BLE001  # a plugin's SystemExit must not end the server
             return broken
@@ -175,39 +197,64 @@ class Runner:
         log.info("stage.complete", run_id=live.run.id, stage=name, elapsed_ms=live.timings[name].elapsed_ms)
 
     def _send(self, live: LiveRun, event: Event) -> None:
-        if live.closed:
-            raise ContractBroken(f"stage {live.stage!r} went on after its run was stopped")
+        live.check_stopped()
         if type(event) is Token:
-            live.take_token(event)
+            if not isinstance(event.content, str) or "\0" in event.content:
+                raise ContractBroken(f"stage {live.stage!r} yielded a token that is no text")
         elif not isinstance(event, Event) or isinstance(event, (*TERMINAL, RunStart)):
             raise ContractBroken(f"stage {live.stage!r} yielded {type(event).__name__}, which is not a stage's event")
         else:
             event = live.stamp(event)
             log.debug("event", run_id=live.run.id, type=type_of(event))
         self._bus.publish(live.run.id, event)
+        if type(event) is Token:
+            live.take_token(event)
         live.touch()
 
     async def _end(self, live: LiveRun, broken: BaseException | None) -> None:
+        """Conclude the run; if even that fails, its readers are told all the same."""
+        try:
+            outcome = await self._concluded(live, broken)
+        except BaseException:  # a run must never stay open
+            log.exception("run.unfinished", run_id=live.run.id)
+            outcome = _outcome(live, "error", UNFINISHED)
+            with suppress(UnknownRun):
+                self._bus.close(live.run.id, self._bus.last_frame(live.run.id, Error(UNFINISHED)))
+        del self._live[live.run.id]
+        live.ended.set_result(outcome)
+
+    async def _concluded(self, live: LiveRun, broken: BaseException | None) -> Outcome:
         failure = _failure(live, broken)
         status: Status = "error" if failure else "cancelled" if broken else "completed"
         outcome = _outcome(live, status, failure)
         last = self._bus.last_frame(live.run.id, _last_event(live, outcome))
-        if not await self._stored(live.run, outcome, last) and status == "completed":
-            failure = Failure("The answer could not be stored.", Code.INTERNAL_ERROR, "run", retryable=True)
-            outcome = msgspec.structs.replace(outcome, status="error", error=failure)
-            last = self._bus.last_frame(live.run.id, _last_event(live, outcome))
+        frames = [*await self._bus.frames(live.run.id), last]
+        if status != "completed":  # only an answer that is whole has to be stored before it is called so
+            _log_run(live, outcome, broken)
+            live.concluded = outcome
+            self._bus.close(live.run.id, last)
+            await self._stored(live.run, outcome, frames)
+            return outcome
+        if not await self._stored(live.run, outcome, frames):
+            outcome = msgspec.structs.replace(outcome, status="error", error=UNSTORED)
+            last = self._bus.last_frame(live.run.id, Error(UNSTORED))
         _log_run(live, outcome, broken)
         self._bus.close(live.run.id, last)
-        del self._live[live.run.id]
+        return outcome
 
-    async def _stored(self, run: Run, outcome: Outcome, last: bytes) -> bool:
-        frames = [*await self._bus.frames(run.id), last]
+    async def _stored(self, run: Run, outcome: Outcome, frames: list[bytes]) -> bool:
+        storing = asyncio.create_task(self._store_patiently(run, outcome, frames), name=f"store-{run.id}")
+        done, _ = await asyncio.wait({storing}, timeout=STORE_DEADLINE_S)
+        storing.cancel()
+        return bool(done) and storing.result()
+
+    async def _store_patiently(self, run: Run, outcome: Outcome, frames: list[bytes]) -> bool:
         for wait_s in STORE_ATTEMPTS_S:
             await asyncio.sleep(wait_s)
             try:
                 await self._store.finish(run, outcome, frames)
             except Exception as problem:  # noqa: BLE001  # whatever the store's trouble is, the run must end
-                log.warning("run.store_failed", run_id=run.id, error=repr(problem))
+                log.warning("run.store_failed", run_id=run.id, error=type(problem).__name__)
             else:
                 return True
         return False
@@ -222,7 +269,8 @@ def _failure(live: LiveRun, broken: BaseException | None) -> Failure | None:
         return None if why is Stop.CLIENT else Failure(*_LIMIT_MESSAGES[why], live.stage, retryable=True)
     code, message = _STAGE_CODES.get(live.stage, (Code.STAGE_ERROR, f"The stage {live.stage} failed."))
     if isinstance(broken, RunError):
-        return Failure(str(broken), broken.code or code, live.stage, retryable=broken.retryable)
+        message = clean(str(broken))[:MAX_MESSAGE_CHARS]
+        return Failure(message, broken.code or code, live.stage, retryable=broken.retryable)
     return Failure(message, code, live.stage, retryable=not isinstance(broken, ContractBroken))
 
 

@@ -23,8 +23,20 @@ class Threads:
 
     async def run(self, function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
         """Return ``function(*args, **kwargs)``; its exceptions are raised here."""
-        return await asyncio.wrap_future(self._pool.submit(function, *args, **kwargs))
+        return await asyncio.wrap_future(self._pool.submit(_guarded(function), *args, **kwargs))
 
     def close(self) -> None:
         """Take no more calls and do not wait for those under way."""
         self._pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _guarded(function: Callable[P, R]) -> Callable[P, R]:
+    """Return the function without its StopIteration: a future that is given one never ends."""
+
+    def guarded(*args: P.args, **kwargs: P.kwargs) -> R:
+        try:
+            return function(*args, **kwargs)
+        except StopIteration as stopped:
+            raise RuntimeError("a function in a thread raised StopIteration") from stopped
+
+    return guarded

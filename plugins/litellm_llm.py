@@ -15,7 +15,7 @@ from pipeline.ports import Finish, Prompt
 
 RETRIES = 2
 """Before the first token only; LiteLLM honours ``Retry-After``."""
-CONNECT_TIMEOUT_S = 60.0
+READ_TIMEOUT_S = 60.0
 """Between bytes of the upstream; the runner's own limits, which count tokens, are what users see."""
 
 NOWHERE = "http://127.0.0.1:1/v1"
@@ -53,7 +53,7 @@ class LiteLLM:
             "stream": True,
             "stream_options": {"include_usage": True},
             "num_retries": RETRIES,
-            "timeout": CONNECT_TIMEOUT_S,
+            "timeout": READ_TIMEOUT_S,
             "drop_params": True,
         }
         if options.llm_api_base and not os.environ.get("OPENAI_API_KEY") and options.llm_model.startswith("openai/"):
@@ -61,7 +61,13 @@ class LiteLLM:
 
     async def warm(self) -> None:
         """Import LiteLLM and let it answer once by itself: that costs seconds, which no question should pay."""
-        await self._threads.run(_rehearse, self._arguments)
+        try:
+            await self._threads.run(_rehearse, self._arguments)
+        except Exception as problem:
+            raise ConfigurationError(
+                f"the LLM {self.model!r} (STAGECAST_LLM_MODEL) cannot be used: {type(problem).__name__}; a name is a "
+                "provider and a model, for example openai/gpt-4o"
+            ) from problem
 
     async def stream(self, prompt: Prompt) -> AsyncGenerator[str | Finish]:
         """Yield the model's text as it comes; the upstream connection is closed when the reader leaves."""

@@ -22,11 +22,21 @@ from tests.faulty_llm import FaultyLLM
 START_TIMEOUT_S = 90
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_runtest_logreport(report):
-    if report.skipped and os.environ.get("STAGECAST_NO_SKIP"):
-        report.outcome = "failed"
-        report.longrepr = f"skipped where nothing may be skipped: {report.longrepr}"
+def refused(report):
+    """Turn a skip into a failure where nothing may be skipped."""
+    if report.skipped and not hasattr(report, "wasxfail") and os.environ.get("STAGECAST_NO_SKIP"):
+        report.outcome, report.longrepr = "failed", f"skipped where nothing may be skipped: {report.longrepr}"
+    return report
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_makereport(item, call):
+    return refused((yield))
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_make_collect_report(collector):
+    return refused((yield))
 
 
 def pytest_configure(config):

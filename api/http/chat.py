@@ -32,7 +32,12 @@ MAX_BODY_BYTES = 256 * 1024
 SESSION_ID = r"^[A-Za-z0-9._:-]+$(?!\n)"
 """In Python ``$`` also stands before a last line break, which would then be part of the id."""
 
-Filters = dict[Annotated[str, Meta(max_length=100)], str | int | float | bool]
+NO_NUL = r"^[^\x00]*$"
+Filters = dict[
+    Annotated[str, Meta(max_length=100, pattern=NO_NUL)],
+    Annotated[str, Meta(max_length=1000, pattern=NO_NUL)] | int | float | bool,
+]
+"""PostgreSQL knows no text with a NUL."""
 
 
 class ChatRequest(msgspec.Struct, forbid_unknown_fields=True):
@@ -76,10 +81,11 @@ async def chat(
     idempotency_key: IdempotencyKey = None,
 ) -> Response[Any]:
     """Ask a question."""
+    streamed = _wants_stream(data, request)
     idempotency = (idempotency_key, _digest(data)) if idempotency_key else None
     run = new_run(data.message, data.session_id, data.filters, idempotency)
     run_id = await _started(runs, run, data)
-    if _wants_stream(data, request):
+    if streamed:
         return await stream_of(runs, run_id, 0, settings)
     return WholeAnswer(runs, run_id)
 
@@ -106,7 +112,10 @@ def _digest(data: ChatRequest) -> bytes:
 def _wants_stream(data: ChatRequest, request: AnyRequest) -> bool:
     if data.stream is not None:
         return data.stream
-    return request.accept.best_match(["text/event-stream", "application/json"]) != "application/json"
+    try:
+        return request.accept.best_match(["text/event-stream", "application/json"]) != "application/json"
+    except (ValueError, OverflowError):  # a weight like "inf"
+        return True
 
 
 class WholeAnswer(Response[None]):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import Annotated
+from urllib.parse import unquote
 
 import msgspec
 from litestar import get, post
@@ -11,7 +12,7 @@ from litestar.params import JSONBody, Parameter
 from msgspec import Meta
 
 from api.http.chat import MAX_BODY_BYTES, MAX_MESSAGE_CHARS, Filters
-from api.http.problems import refuse
+from api.http.problems import AnyRequest, refuse
 from api.storage.documents import DocumentPage, Documents, WholeDocument
 from api.system import System
 from pipeline.ports import Passage
@@ -60,9 +61,11 @@ async def list_documents(
 
 
 @get("/documents/{document_id:path}")
-async def read_document(document_id: str, documents: NamedDependency[Documents]) -> WholeDocument:
+async def read_document(document_id: str, request: AnyRequest, documents: NamedDependency[Documents]) -> WholeDocument:  # noqa: ARG001  # for the schema
     """Return a document with its text and chunks."""
-    wanted = document_id.removeprefix("/")
+    # As it was sent: the path parameter lacks double and trailing slashes, which addresses used as ids may have.
+    sent = unquote(request.scope["raw_path"].decode("ascii", "replace"))
+    wanted = sent.partition("?")[0].removeprefix("/documents/")
     found = await documents.find(clean(wanted))
     if found is None:
         raise refuse(404, f"There is no document {wanted!r}.")

@@ -67,7 +67,7 @@ def in_force(system: System) -> list[PluginInForce]:
     stages = [_in_force("stage", name, stage) for name, stage in system.stages]
     made = system.host.made()
     chosen = system.settings.plugins.items()
-    return stages + [_in_force(kind, name, made.get(kind, system.bus)) for kind, name in chosen]
+    return stages + [_in_force(kind, name, system.bus if kind == "bus" else made.get(kind)) for kind, name in chosen]
 
 
 def _in_force(kind: str, name: str, part: object) -> PluginInForce:

@@ -11,10 +11,10 @@ import structlog
 from litestar import Request, Response
 from litestar.exceptions import HTTPException, ValidationException
 from litestar.plugins.problem_details import ProblemDetailsException
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
-from pipeline.errors import Code
+from pipeline.errors import Code, RunError
 from pipeline.events import Failure
 
 log = structlog.get_logger()
@@ -89,8 +89,17 @@ def _no_json(request: AnyRequest, _problem: Exception) -> Problem:
 
 
 def _no_database(request: AnyRequest, problem: Exception) -> Problem:
+    if isinstance(problem, DBAPIError) and not (
+        problem.connection_invalidated or isinstance(problem, OperationalError | InterfaceError)
+    ):
+        return _unexpected(request, problem)
     log.error("request.no_database", path=request.scope["path"], error=type(problem).__name__)
     return refuse(503, "The database cannot be reached at the moment.", retry_after_s=1).to_response(request)
+
+
+def _run_error(request: AnyRequest, problem: RunError) -> Problem:
+    """Answer for what would be an error event in a run, in a request without one."""
+    return refuse(503, str(problem), code=problem.code, retryable=problem.retryable).to_response(request)
 
 
 def _unexpected(request: AnyRequest, problem: Exception) -> Problem:
@@ -105,6 +114,7 @@ def _problem(request: AnyRequest, problem: ProblemDetailsException) -> Problem:
 HANDLERS: dict[int | type[Exception], Callable[[AnyRequest, Any], Response[Any]]] = {
     ProblemDetailsException: _problem,
     HTTPException: _http,
+    RunError: _run_error,
     UnicodeDecodeError: _no_json,
     RecursionError: _no_json,
     DBAPIError: _no_database,

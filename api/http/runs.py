@@ -12,6 +12,7 @@ from api.http.problems import bad_field, refuse
 from api.http.sse import EventStream
 from api.runs import Answer, Elsewhere, Expired, Runs
 from api.settings import Settings
+from pipeline.text import clean
 
 LastEventId = Annotated[str | None, Parameter(header="Last-Event-ID", description="The last event that was seen.")]
 After = Annotated[int, Parameter(ge=0, le=2**62, description="The same, for clients that cannot send the header.")]
@@ -20,7 +21,7 @@ After = Annotated[int, Parameter(ge=0, le=2**62, description="The same, for clie
 @get("/runs/{run_id:str}")
 async def read_run(run_id: str, runs: NamedDependency[Runs]) -> Answer:
     """Return a run: its status, the answer so far, its sources and times."""
-    found = await runs.find(run_id)
+    found = await runs.find(clean(run_id))
     if found is None:
         raise _unknown(run_id)
     return found
@@ -29,7 +30,7 @@ async def read_run(run_id: str, runs: NamedDependency[Runs]) -> Answer:
 @post("/runs/{run_id:str}/cancel", status_code=200)
 async def cancel_run(run_id: str, runs: NamedDependency[Runs]) -> Answer:
     """Stop a run in whatever stage it is and return it as it ended; a second time changes nothing."""
-    stopped = await runs.stop(run_id)
+    stopped = await runs.stop(clean(run_id))
     if stopped is None:
         raise _unknown(run_id)
     return stopped
@@ -53,7 +54,7 @@ async def read_events(
 async def stream_of(runs: Runs, run_id: str, after: int, settings: Settings) -> Response[Any]:
     """Return a stream of the run's events behind number ``after``; 204 when there are none and will be none."""
     try:
-        source = await runs.source(run_id)
+        source = await runs.source(clean(run_id))
     except Expired:
         raise refuse(410, f"The events of run {run_id!r} are not kept any more.") from None
     except Elsewhere:

@@ -13,7 +13,7 @@ from litestar.response.streaming import ASGIStreamingResponse
 from litestar.types import Receive, Send
 
 from api.runs import Readable
-from pipeline.bus import BATCH
+from pipeline.ports import BATCH
 
 log = structlog.get_logger()
 
@@ -82,8 +82,9 @@ class Reader:
     async def write_all(self, send: Send, receive: Receive) -> None:
         """Write until the run's end, until the reader leaves, or until it has taken nothing for too long."""
         self._joined(self._run_id)
+        self._last_write = asyncio.get_running_loop().time()
         write = asyncio.ensure_future(self._write(send))
-        watch = {asyncio.ensure_future(gone(receive)), asyncio.ensure_future(self._beat(send))}
+        watch = {asyncio.ensure_future(task) for task in (gone(receive), self._beat(send), self._stuck())}
         try:
             await asyncio.wait({write, *watch}, return_when=asyncio.FIRST_COMPLETED)
         finally:
@@ -110,17 +111,26 @@ class Reader:
         self._last_write = loop.time()
 
     async def _beat(self, send: Send) -> None:
-        """Send a comment whenever nothing else was sent for a while; return when a write has hung for too long."""
+        """Send a comment whenever nothing else was sent for a while."""
         loop = asyncio.get_running_loop()
         wait_s = min(FIRST_BEAT_S, self._heartbeat_s)
         while True:
-            await asyncio.sleep(wait_s)
-            wait_s = min(self._heartbeat_s, WRITE_DEADLINE_S)
-            if self._writing_since is not None:
-                if loop.time() - self._writing_since > WRITE_DEADLINE_S:
-                    return
-            elif loop.time() - self._last_write >= min(FIRST_BEAT_S, self._heartbeat_s):
+            left_s = self._last_write + wait_s - loop.time()
+            if left_s > 0:
+                await asyncio.sleep(left_s)
+            elif self._writing_since is not None:
+                await asyncio.sleep(self._heartbeat_s)
+            else:
                 await self._put(send, b": \n\n")
+                wait_s = self._heartbeat_s
+
+    async def _stuck(self) -> None:
+        """Return when a write has hung for too long; looks now and then, so that no timer is armed per write."""
+        loop = asyncio.get_running_loop()
+        since = None
+        while since is None or loop.time() - since < WRITE_DEADLINE_S:
+            await asyncio.sleep(WRITE_DEADLINE_S / 10)
+            since = self._writing_since
 
 
 async def gone(receive: Receive) -> None:

@@ -68,6 +68,7 @@ def document(text: str, fields: Mapping[Any, Any], *, path: str, default_title: 
         Refused: There is no text, the id cannot be used, or the metadata is too large.
     """
     text = normalised(text)
+    path, default_title = clean(path), clean(default_title)
     if not text:
         raise Refused("has no text")
     metadata = dict(fields)
@@ -151,6 +152,7 @@ class _Plain:
         self._chars = 0
 
     def value(self, value: object, depth: int) -> Any:  # JSON
+        self._count(1)
         if depth > MAX_METADATA_DEPTH:
             raise Refused(f"has metadata nested more than {MAX_METADATA_DEPTH} deep")
         if isinstance(value, Mapping):
@@ -165,7 +167,10 @@ class _Plain:
 
     def text(self, value: object) -> str:
         text = clean(value.isoformat() if isinstance(value, date | time) else str(value))
-        self._chars += len(text) + 1
+        self._count(len(text))
+        return text
+
+    def _count(self, chars: int) -> None:
+        self._chars += chars
         if self._chars > MAX_METADATA_CHARS:
             raise Refused(f"has more than {MAX_METADATA_CHARS // 1024} KB of metadata")
-        return text

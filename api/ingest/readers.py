@@ -8,6 +8,7 @@ from pathlib import Path
 from api.ingest.document import BadDocument, Document, Refused
 from api.ingest.jsonlines import read_jsonlines
 from api.ingest.markdown import read_markdown, read_text
+from pipeline.text import clean
 
 __all__ = ["SUFFIXES", "BadDocument", "Document", "find", "read"]
 
@@ -52,7 +53,7 @@ def find(paths: Sequence[Path]) -> Iterator[tuple[Path, Path]]:
     """
     seen: set[Path] = set()
     for path in paths:
-        found = ((file, path) for file in _below(path)) if path.is_dir() else iter([(path, path.parent)])
+        found = ((file, path) for file in _below(path)) if path.is_dir() else iter([(path, Path())])
         for file, root in found:
             if file.absolute() not in seen:
                 seen.add(file.absolute())
@@ -67,9 +68,11 @@ def read(path: Path, *, root: Path | None = None) -> Iterator[Document | BadDocu
     try:
         yield from _reader(path)(path, _relative(path, root))
     except Refused as refused:
-        yield BadDocument(str(path) if refused.line is None else f"{path}:{refused.line}", str(refused))
+        yield BadDocument(clean(str(path)) if refused.line is None else f"{path}:{refused.line}", str(refused))
     except OSError as error:
-        yield BadDocument(str(path), f"cannot be read: {error.strerror or type(error).__name__}")
+        yield BadDocument(clean(str(path)), f"cannot be read: {error.strerror or type(error).__name__}")
+    except Exception as fault:  # noqa: BLE001  # parsers raise what they like for what is in a file
+        yield BadDocument(clean(str(path)), f"cannot be read: {type(fault).__name__}")
 
 
 def _below(folder: Path) -> Iterator[Path]:
@@ -106,6 +109,9 @@ def _reader(path: Path) -> Reader:
 
 
 def _relative(path: Path, root: Path | None) -> str:
-    if root is not None and path.is_relative_to(root):
+    if root == Path():
+        here, there = Path.cwd(), path.absolute()
+        path = there.relative_to(here) if there.is_relative_to(here) else there.relative_to(there.anchor)
+    elif root is not None and path.is_relative_to(root):
         path = path.relative_to(root)
-    return path.as_posix()
+    return clean(path.as_posix())

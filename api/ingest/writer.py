@@ -17,11 +17,10 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from api.ingest.readers import Document
 from api.storage.database import CONNECT_TIMEOUT_S
+from api.storage.documents import WRITE_LOCK
 from pipeline.chunking import Chunk
 
 WRITE_TIMEOUT_S = 120.0
-LOCK = 7_224_113_002
-"""Of ``pg_advisory_xact_lock``: counts of terms are changed by one writer at a time."""
 
 FORGET = """
 with gone as (
@@ -97,7 +96,7 @@ class Writer:
             await self._connection.execute(COUNT, ids)
 
     async def _lock(self) -> None:
-        await self._connection.execute("select pg_advisory_xact_lock($1)", LOCK)
+        await self._connection.execute("select pg_advisory_xact_lock($1)", WRITE_LOCK)
 
     async def _remove(self, ids: list[str]) -> None:
         await self._connection.execute(FORGET, ids)
@@ -120,7 +119,9 @@ class Writer:
 @asynccontextmanager
 async def writer(engine: AsyncEngine) -> AsyncGenerator[Writer]:
     """Lend a writer to the engine's database."""
-    url = engine.url.set(drivername="postgresql").render_as_string(hide_password=False)
+    # asyncpg calls ssl in an address sslmode, SQLAlchemy hands ssl on to it.
+    query = {"sslmode" if name == "ssl" else name: value for name, value in engine.url.query.items()}
+    url = engine.url.set(drivername="postgresql", query=query).render_as_string(hide_password=False)
     connection = await asyncpg.connect(url, timeout=CONNECT_TIMEOUT_S, command_timeout=WRITE_TIMEOUT_S)
     try:
         await register_vector(connection)

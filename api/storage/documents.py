@@ -13,6 +13,9 @@ from api.storage import tables
 from pipeline.errors import ConfigurationError
 from pipeline.ports import Embedder
 
+WRITE_LOCK = 7_224_113_002
+"""Of ``pg_advisory_xact_lock``: vectors and counts of terms are changed by one writer at a time."""
+
 
 class DocumentRow(msgspec.Struct, frozen=True, kw_only=True):
     """A document without its text."""
@@ -104,6 +107,7 @@ class Documents:
             StoreMismatch: The store was filled with another one.
         """
         async with self._engine.begin() as connection:
+            await connection.execute(text("select pg_advisory_xact_lock(:lock)"), {"lock": WRITE_LOCK})
             if renew:
                 await connection.execute(text("truncate chunk, posting, term, store"))
                 await connection.execute(text("update document set digest = '', chunk_count = 0"))

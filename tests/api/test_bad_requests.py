@@ -33,6 +33,9 @@ def post(server, body, headers=JSON, path="/chat"):
         ({"message": "x", "stream": "yes"}, "stream"),
         ({"message": "x", "filters": {"kind": {"$ne": 1}}}, "filters"),
         ({"message": "x", "filters": 7}, "filters"),
+        ({"message": "x", "filters": {"kind": "a\0b"}}, "filters"),
+        ({"message": "x", "on_disconnect": "maybe"}, "on_disconnect"),
+        ({"message": "x", "if_busy": "wait"}, "if_busy"),
     ],
 )
 def test_a_bad_field_is_named(server, body, field):

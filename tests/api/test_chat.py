@@ -95,6 +95,15 @@ def test_a_stream_is_what_most_clients_get(server, body, headers):
         assert response.headers["content-type"].startswith("text/event-stream")
 
 
+@pytest.mark.parametrize("accept", ["*/*;q=inf", "text/event-stream;q=x", ";;;", "\u00e9"])
+def test_an_odd_accept_header_gets_a_stream(server, accept):
+    with httpx.stream(
+        "POST", f"{server.url}/chat", json={"message": "x"}, headers={"Accept": accept.encode()}
+    ) as response:
+        assert response.status_code == 200
+        assert response.headers["content-type"].startswith("text/event-stream")
+
+
 def test_the_stored_run_is_what_was_streamed(server):
     events = ask(server, QUESTION)
     done = first(events, "done")

@@ -199,7 +199,7 @@ class TestFind:
     def test_what_is_named_itself_is_always_yielded_and_only_once(self, put, tmp_path):
         image, text, missing = put("i.png", "x"), put("t.txt", "x"), tmp_path / "missing.md"
         paths = [image, text, missing, tmp_path]
-        assert list(find(paths)) == [(image, tmp_path), (text, tmp_path), (missing, tmp_path)]
+        assert list(find(paths)) == [(image, Path()), (text, Path()), (missing, Path())]
 
     def test_a_named_file_of_unknown_kind_a_missing_one_and_a_folder_are_reported(self, put, tmp_path):
         assert reason(put("i.png", "x")).startswith("is of an unsupported kind; supported are .md, ")
@@ -234,3 +234,24 @@ def test_large_parsers_are_only_imported_for_their_files():
     code = "import sys, api.ingest.readers; print([name for name in ('pypdf', 'bs4') if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
     assert done.stdout.strip() == "[]"
+
+
+def test_a_file_named_by_itself_has_its_path_for_id(put, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    paths = [put("a/notes.txt", "One."), put("b/notes.txt", "Two.")]
+    found = [only(path, root=root) for path, root in find(paths)]
+    assert [document.id for document in found] == ["a/notes.txt", "b/notes.txt"]
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("a.html", "<title>T</title><main><table><tr><th></th><th></th></tr></table></main>"),
+        ("b.html", "<![foo[ x ]]>"),
+        ("c.md", "---\na: !!timestamp foo\n---\ntext"),
+        ("d.md", "---\na: !!bool foo\n---\ntext"),
+        ("e.md", "---\na: !!int ''\n---\ntext"),
+    ],
+)
+def test_whatever_a_parser_raises_is_told_of_the_file(put, name, content):
+    assert isinstance(only(put(name, content)), BadDocument)

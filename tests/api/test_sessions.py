@@ -1,5 +1,6 @@
 """Conversations over HTTP."""
 
+import time
 import uuid
 
 import httpx
@@ -49,6 +50,9 @@ def test_its_messages_are_read_in_order_answers_with_their_sources(server):
 def test_an_answer_that_failed_is_in_the_history_marked(llm_server):
     name = session()
     ask(llm_server, "llm:truncated", session_id=name)
+    deadline = time.monotonic() + 5
+    while get(llm_server, f"/sessions/{name}").json()["messages"] < 2 and time.monotonic() < deadline:
+        time.sleep(0.01)
     _, answer = get(llm_server, f"/sessions/{name}/messages").json()["messages"]
     assert answer["status"] == "error"
     assert answer["content"] == "Hello from the"

@@ -1,6 +1,5 @@
 """The start: what is wrong is told in one message that names it, and a killed server leaves nothing in the way."""
 
-import os
 import signal
 import subprocess
 import sys
@@ -46,6 +45,8 @@ def failed_start(tmp_path, *arguments, **settings):
         ({"stages": "retrieval,telepathy"}, "telepathy"),
         ({"retriever": "crystal-ball"}, "crystal-ball"),
         ({"llm": "litellm"}, "STAGECAST_LLM_MODEL"),
+        ({"llm_model": "nonsense"}, "STAGECAST_LLM_MODEL"),
+        ({"database_url": "postgresql://h:bad/x"}, "STAGECAST_DATABASE_URL"),
         ({"database_url": "postgresql://nobody@127.0.0.1:1/x"}, "127.0.0.1:1/x"),
     ],
 )
@@ -58,12 +59,17 @@ def test_an_unknown_plugin_is_told_with_those_that_are_installed(tmp_path):
     assert "flashrank" in message
 
 
-def test_a_password_in_the_database_url_is_not_shown(tmp_path):
-    assert "hunter2" not in failed_start(tmp_path, database_url="postgresql://u:hunter2@127.0.0.1:1/x")
+@pytest.mark.parametrize("scheme", ["postgresql", "mysql"])
+def test_a_password_in_the_database_url_is_not_shown(tmp_path, scheme):
+    assert "hunter2" not in failed_start(tmp_path, database_url=f"{scheme}://u:hunter2@127.0.0.1:1/x")
 
 
 def test_another_machine_is_not_served_without_keys(tmp_path):
     assert "0.0.0.0" in failed_start(tmp_path, "--host", "0.0.0.0")
+
+
+def test_a_port_that_is_taken_is_told_by_number(server, tmp_path):
+    assert str(server.port) in failed_start(tmp_path, "--port", str(server.port), sample=False)
 
 
 def test_a_misspelled_setting_in_the_env_file_is_found_too(tmp_path):
@@ -115,11 +121,6 @@ def test_another_embedder_than_the_stores_is_refused_with_the_command_that_helps
 
 
 def test_help_is_there_at_once():
-    def took():
-        begun = time.process_time(), os.times().children_user + os.times().children_system
-        subprocess.run([sys.executable, "-m", "api.cli", "--help"], capture_output=True, check=True, timeout=30)
-        return os.times().children_user + os.times().children_system - begun[1]
-
     modules = subprocess.run(
         [sys.executable, "-X", "importtime", "-m", "api.cli", "--help"],
         capture_output=True,
@@ -130,4 +131,3 @@ def test_help_is_there_at_once():
     assert not any(
         f" {heavy}\n" in modules for heavy in ("litestar", "sqlalchemy", "numpy", "onnxruntime", "litellm", "pydantic")
     )
-    assert took() > 0

@@ -6,9 +6,10 @@ from contextlib import aclosing
 
 import pytest
 
-from pipeline.bus import BATCH, MemoryBus
+from pipeline.bus import MemoryBus
 from pipeline.errors import UnknownRun
 from pipeline.events import Cancelled, Stopped, Token
+from pipeline.ports import BATCH
 
 END = Cancelled(Stopped(stage="generation", tokens_kept=0))
 

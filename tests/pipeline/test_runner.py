@@ -1,10 +1,12 @@
 """The runner: whatever a stage does, a run ends with exactly one terminal event."""
 
 import asyncio
+import contextlib
 import json
 import time
 from contextlib import aclosing
 
+import msgspec
 import pytest
 import structlog
 
@@ -58,12 +60,15 @@ async def ran(*stages, store=None, limits=None, during=None, run=None):
     bus = MemoryBus()
     runner = Runner(stages, bus, store or MemoryStore(), limits or Limits())
     await runner.start(run or a_run())
+    ended = runner.ended("r")
+    assert ended is not None
     if during:
         asyncio.get_running_loop().call_later(0.02, during, runner)
     events = []
     async with aclosing(bus.read("r")) as batches:
         async for frames in batches:
             events += [json.loads(frame.split(b"data: ")[1]) for frame in frames]
+    await ended
     assert runner.count == 0
     return events
 
@@ -228,6 +233,65 @@ async def test_an_answer_that_cannot_be_stored_is_an_error(monkeypatch):
     store = MemoryStore(failures=[OSError("down")] * 9)
     error = last(await ran(("work", stage_of(Start(), Complete())), store=store))
     assert error["content"]["code"] == "INTERNAL_ERROR"
+
+
+async def test_an_error_is_told_before_it_is_stored_and_done_only_after():
+    order = []
+
+    class Slow(MemoryStore):
+        async def finish(self, run, outcome, frames):
+            await asyncio.sleep(0.05)
+            order.append("stored")
+
+    for step, expected in ((ValueError(), ["told", "stored"]), (Complete(), ["stored", "told"])):
+        order.clear()
+        bus = MemoryBus()
+        runner = Runner([("work", stage_of(Start(), step))], bus, Slow(), Limits())
+        await runner.start(a_run())
+        ended = runner.ended("r")
+        assert ended is not None
+        async with aclosing(bus.read("r")) as batches:
+            async for _ in batches:
+                pass
+        order.append("told")
+        await ended
+        assert order == expected
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [Token(msgspec.json.decode(b"5")), GenerationFailed("x" * 100_000), GenerationFailed("\ud800"), Token("a\0b")],
+    ids=["number", "long message", "surrogate", "nul"],
+)
+async def test_nothing_that_a_stage_says_keeps_its_run_open(broken):
+    assert last(await ran(("work", stage_of(Start(), broken, Complete()))))["type"] == "error"
+
+
+async def test_no_stage_begins_behind_a_stop_that_another_has_swallowed():
+    async def deaf():
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.sleep(5)
+
+    began = []
+
+    class Next:
+        async def run(self, run):
+            began.append(True)
+            yield Start()
+
+    events = await ran(("work", stage_of(Start(), deaf)), ("next", Next()), during=lambda runner: runner.stop("r"))
+    assert last(events)["type"] == "cancelled"
+    assert began == []
+
+
+async def test_a_run_that_begins_behind_the_shutdown_is_ended_too():
+    bus = MemoryBus()
+    runner = Runner([("work", stage_of(Start(), forever))], bus, MemoryStore(), Limits())
+    runner.stop_all(Stop.SHUTDOWN)
+    await runner.start(a_run())
+    ended = runner.ended("r")
+    assert ended is not None
+    assert "SERVER_RESTART" in str(await asyncio.wait_for(ended, 5))
 
 
 async def test_a_shutdown_tells_every_reader():
