@@ -219,6 +219,8 @@ def _table(rows: list[tuple[bool, list[str]]]) -> str:
     """Return rows as a Markdown table, whose head is empty where the page has none."""
     width = max(len(cells) for _, cells in rows)
     lines = [cells + [""] * (width - len(cells)) for _, cells in rows if any(cells)]
+    if not lines:
+        return ""
     head = lines.pop(0) if rows[0][0] and any(rows[0][1]) else [""] * width
     drawn = [head, ["---"] * width, *lines]
     return "\n".join(f"| {' | '.join(cells)} |" for cells in drawn)
