@@ -22,6 +22,8 @@ log = structlog.get_logger()
 AnyRequest = Request[Any, Any, Any]
 Problem = Response[dict[str, Any]]
 
+LEFT_EARLY = "client disconnected prematurely"
+"""Litestar's words for a client that left while its body was read; nobody is there to read the answer."""
 UPSTREAM_CODES = {Code.GENERATION_ERROR, Code.UPSTREAM_TRUNCATED}
 _FIELD = re.compile(r"(?:field `(?P<named>[^`]+)`)|(?:`\$\.(?P<path>[^`]+)`)")
 
@@ -59,6 +61,8 @@ def failed(failure: Failure, run_id: str) -> ProblemDetailsException:
 def _http(request: AnyRequest, problem: HTTPException) -> Problem:
     if isinstance(problem, ValidationException):
         return _invalid(problem).to_response(request)
+    if problem.detail == LEFT_EARLY:
+        return refuse(400, "The body broke off.").to_response(request)
     if problem.status_code >= HTTPStatus.INTERNAL_SERVER_ERROR:
         return _unexpected(request, problem)
     shown = refuse(problem.status_code, problem.detail)

@@ -1,6 +1,8 @@
 """Every refused request is a problem that names the culprit; no stream starts and no run is stored."""
 
 import json
+import socket
+import time
 
 import httpx
 import pytest
@@ -112,3 +114,15 @@ def test_refused_requests_leave_no_run(server, sample_database):
     post(server, json.dumps({"message": "", "session_id": "refused"}))
     post(server, json.dumps({"message": "x", "session_id": "refused", "foo": 1}))
     assert asyncio.run(count()) == 0
+
+
+def test_a_client_that_leaves_in_the_middle_of_its_body_is_no_fault_of_the_server(server):
+    before = len(server.log_lines())
+    with socket.create_connection(("127.0.0.1", server.port)) as client:
+        client.sendall(
+            b"POST /chat HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: 99\r\n\r\n{"
+        )
+        time.sleep(0.2)
+    time.sleep(0.3)
+    assert httpx.get(f"{server.url}/health").status_code == 200
+    assert [line for line in server.log_lines()[before:] if line["level"] == "error"] == []
