@@ -10,10 +10,11 @@ from typing import Protocol
 import msgspec
 
 from api.storage.runs import PostgresRuns, SessionBusy, StoredRun
+from pipeline.ending import Outcome, Status
 from pipeline.errors import Code, StagecastError
 from pipeline.events import Error, Failure, Source, StageTime, WallClock, frame
 from pipeline.ports import BATCH, EventBus, Filters, Run
-from pipeline.runner import Outcome, Runner, Status
+from pipeline.runner import Runner
 
 TAKE_OVER_S = 5.0
 """How long a question waits for the run that is being stopped in its session."""

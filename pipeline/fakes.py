@@ -8,8 +8,8 @@ from collections.abc import AsyncGenerator, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.ending import Outcome
 from pipeline.ports import Filters, Finish, Message, Passage, Prompt, Run
-from pipeline.runner import Outcome
 
 
 class FakeEmbedder:

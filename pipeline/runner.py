@@ -5,74 +5,33 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from contextlib import aclosing, suppress
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 import msgspec
 import structlog
 
-from pipeline.errors import Code, ContractBroken, RunError, UnknownRun
+from pipeline.ending import UNFINISHED, UNSTORED, Outcome, Status, failure_of, last_event, log_run, outcome_of
+from pipeline.errors import ContractBroken, UnknownRun
 from pipeline.events import (
     TERMINAL,
-    Cancelled,
-    Done,
     Error,
     Event,
-    Failure,
-    Finished,
     RunStart,
     RunStarted,
-    Source,
-    StageTime,
-    Stopped,
     Token,
     type_of,
 )
 from pipeline.live import Limits, LiveRun, Stop
 from pipeline.ports import EventBus, Run, Stage
-from pipeline.text import clean
 
 log = structlog.get_logger()
 
-Status = Literal["running", "completed", "cancelled", "error"]
-
 STORE_DEADLINE_S = 20.0
 """For all attempts together; a database that has stopped answering must not keep a reader waiting for longer."""
-MAX_MESSAGE_CHARS = 500
 STOP_GRACE_S = 1.0
 """How long a stage may take to notice its cancellation before the run goes on without it."""
 STORE_ATTEMPTS_S = (0.0, 0.1, 0.3, 1.0, 2.0, 4.0)
 """Waits before each attempt to store a finished run."""
-
-UNSTORED = Failure("The answer could not be stored.", Code.INTERNAL_ERROR, "run", retryable=True)
-UNFINISHED = Failure("Something went wrong in the server.", Code.INTERNAL_ERROR, "run", retryable=True)
-
-_STAGE_CODES = {
-    "retrieval": (Code.RETRIEVAL_ERROR, "The search of the collection failed."),
-    "reranking": (Code.RERANKING_ERROR, "Putting the passages in order failed."),
-    "generation": (Code.GENERATION_ERROR, "The answer could not be written."),
-}
-_LIMIT_MESSAGES = {
-    Stop.IDLE: ("Nothing happened for too long, so the answer was ended.", Code.IDLE_TIMEOUT),
-    Stop.FIRST_TOKEN: ("The language model did not begin to answer in time.", Code.GENERATION_ERROR),
-    Stop.TOTAL: ("The answer took too long and was ended.", Code.IDLE_TIMEOUT),
-    Stop.SHUTDOWN: ("The server is restarting.", Code.SERVER_RESTART),
-}
-
-
-class Outcome(msgspec.Struct, frozen=True, kw_only=True):
-    """A run as it is stored, and shown by ``GET /runs/{run_id}``."""
-
-    status: Status
-    answer: str
-    sources: list[Source]
-    stages: dict[str, StageTime]
-    elapsed_ms: float
-    token_count: int = 0
-    first_token_ms: float | None = None
-    finish_reason: str | None = None
-    prompt_tokens: int | None = None
-    completion_tokens: int | None = None
-    error: Failure | None = None
 
 
 class RunStore(Protocol):
@@ -152,7 +111,7 @@ class Runner:
     def progress(self, run_id: str) -> Outcome | None:
         """Return what there is of a run under way, None when it is not."""
         live = self._live.get(run_id)
-        return None if live is None else live.concluded or _outcome(live, "running")
+        return None if live is None else live.concluded or outcome_of(live, "running")
 
     def ended(self, run_id: str) -> asyncio.Future[Outcome] | None:
         """Return what will tell the outcome of a run under way, once it is stored or has been tried to be."""
@@ -217,20 +176,20 @@ class Runner:
             outcome = await self._concluded(live, broken)
         except BaseException:  # a run must never stay open
             log.exception("run.unfinished", run_id=live.run.id)
-            outcome = _outcome(live, "error", UNFINISHED)
+            outcome = outcome_of(live, "error", UNFINISHED)
             with suppress(UnknownRun):
                 self._bus.close(live.run.id, self._bus.last_frame(live.run.id, Error(UNFINISHED)))
         del self._live[live.run.id]
         live.ended.set_result(outcome)
 
     async def _concluded(self, live: LiveRun, broken: BaseException | None) -> Outcome:
-        failure = _failure(live, broken)
+        failure = failure_of(live, broken)
         status: Status = "error" if failure else "cancelled" if broken else "completed"
-        outcome = _outcome(live, status, failure)
-        last = self._bus.last_frame(live.run.id, _last_event(live, outcome))
+        outcome = outcome_of(live, status, failure)
+        last = self._bus.last_frame(live.run.id, last_event(live, outcome))
         frames = [*await self._bus.frames(live.run.id), last]
         if status != "completed":  # only an answer that is whole has to be stored before it is called so
-            _log_run(live, outcome, broken)
+            log_run(live, outcome, broken)
             live.concluded = outcome
             self._bus.close(live.run.id, last)
             await self._stored(live.run, outcome, frames)
@@ -238,7 +197,7 @@ class Runner:
         if not await self._stored(live.run, outcome, frames):
             outcome = msgspec.structs.replace(outcome, status="error", error=UNSTORED)
             last = self._bus.last_frame(live.run.id, Error(UNSTORED))
-        _log_run(live, outcome, broken)
+        log_run(live, outcome, broken)
         self._bus.close(live.run.id, last)
         return outcome
 
@@ -258,69 +217,3 @@ class Runner:
             else:
                 return True
         return False
-
-
-def _failure(live: LiveRun, broken: BaseException | None) -> Failure | None:
-    """Say in the client's words what ended the run early; None when all stages ended, or the client stopped it."""
-    if broken is None:
-        return None
-    if live.stop.done():
-        why = live.stop.result()
-        return None if why is Stop.CLIENT else Failure(*_LIMIT_MESSAGES[why], live.stage, retryable=True)
-    code, message = _STAGE_CODES.get(live.stage, (Code.STAGE_ERROR, f"The stage {live.stage} failed."))
-    if isinstance(broken, RunError):
-        message = clean(str(broken))[:MAX_MESSAGE_CHARS]
-        return Failure(message, broken.code or code, live.stage, retryable=broken.retryable)
-    return Failure(message, code, live.stage, retryable=not isinstance(broken, ContractBroken))
-
-
-def _outcome(live: LiveRun, status: Status, failure: Failure | None = None) -> Outcome:
-    counted = live.run.finish
-    return Outcome(
-        status=status,
-        answer=live.answer,
-        sources=live.run.sources,
-        stages=live.timings,
-        elapsed_ms=live.elapsed_ms,
-        token_count=len(live.pieces),
-        first_token_ms=live.first_token_ms,
-        finish_reason=live.finish_reason,
-        prompt_tokens=counted.prompt_tokens if counted else None,
-        completion_tokens=counted.completion_tokens if counted else None,
-        error=failure,
-    )
-
-
-def _last_event(live: LiveRun, outcome: Outcome) -> Event:
-    if outcome.error:
-        return Error(outcome.error)
-    if outcome.status == "cancelled":
-        return Cancelled(Stopped(stage=live.stage, tokens_kept=outcome.token_count))
-    return Done(Finished(live.run.id, live.run.message_id, outcome.elapsed_ms, outcome.stages))
-
-
-def _log_run(live: LiveRun, outcome: Outcome, broken: BaseException | None) -> None:
-    facts = {
-        "run_id": live.run.id,
-        "session_id": live.run.session_id,
-        "first_token_ms": outcome.first_token_ms,
-        "token_count": outcome.token_count,
-        "elapsed_ms": outcome.elapsed_ms,
-        "prompt_tokens": outcome.prompt_tokens,
-        "completion_tokens": outcome.completion_tokens,
-    }
-    if outcome.status == "completed":
-        log.info("run.complete", **facts)
-    elif outcome.status == "cancelled":
-        log.info("Stream cancelled by client", stage=live.stage, **facts)
-    elif outcome.error:
-        unexpected = broken if not live.stop.done() and not isinstance(broken, RunError) else None
-        log.error(
-            "run.failed", stage=live.stage, code=outcome.error.code, cause=_cause(broken), exc_info=unexpected, **facts
-        )
-
-
-def _cause(broken: BaseException | None) -> str | None:
-    """Name what is behind a failure for the log; never its text, which may quote a question."""
-    behind = broken.__cause__ or broken if broken else None
-    return type(behind).__name__ if behind else None

@@ -13,10 +13,10 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from api.storage import tables
 from api.storage.sessions import title_of
+from pipeline.ending import Outcome
 from pipeline.errors import StagecastError
 from pipeline.events import Failure, Source, StageTime
 from pipeline.ports import Message, Run
-from pipeline.runner import Outcome
 
 HISTORY_TURNS = 40
 """Turns of a conversation that are read at all; what the LLM sees of them is bounded by tokens."""
