@@ -70,6 +70,8 @@ class MemoryBus:
     def close(self, run_id: str, last: bytes) -> None:
         """Append the last frame and let the log go after a while."""
         log = self._log(run_id)
+        if log.closed:
+            raise UnknownRun(run_id)
         log.frames.append(last)
         log.closed = True
         asyncio.get_running_loop().call_later(self._linger_s, self._logs.pop, run_id, None)

@@ -209,7 +209,11 @@ class EventBus(Protocol):
         ...
 
     def close(self, run_id: str, last: bytes) -> None:
-        """Append the terminal event's frame; nothing can follow it."""
+        """Append the terminal event's frame; nothing can follow it.
+
+        Raises:
+            UnknownRun: The log was never opened, or is closed: a run has one terminal event.
+        """
         ...
 
     async def frames(self, run_id: str) -> list[bytes]:

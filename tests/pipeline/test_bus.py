@@ -87,6 +87,14 @@ async def test_nothing_can_follow_the_terminal_event():
         bus.publish("r", Token("x"))
 
 
+async def test_a_run_cannot_be_given_a_second_terminal_event():
+    bus = opened()
+    bus.close("r", bus.last_frame("r", END))
+    with pytest.raises(UnknownRun):
+        bus.close("r", bus.last_frame("r", END))
+    assert len(await read_all(bus)) == 1
+
+
 async def test_an_event_that_cannot_be_sent_leaves_the_log_as_it_was():
     bus = opened()
     with pytest.raises(ValueError, match="bytes"):

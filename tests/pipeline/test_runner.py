@@ -267,6 +267,15 @@ async def test_nothing_that_a_stage_says_keeps_its_run_open(broken):
     assert last(await ran(("work", stage_of(Start(), broken, Complete()))))["type"] == "error"
 
 
+async def test_a_store_that_leaks_a_cancellation_does_not_cause_a_second_terminal_event():
+    class Leaky(MemoryStore):
+        async def finish(self, run, outcome, frames):
+            raise asyncio.CancelledError
+
+    assert last(await ran(("work", stage_of(Start(), ValueError())), store=Leaky()))["type"] == "error"
+    assert last(await ran(("work", stage_of(Start(), Complete())), store=Leaky()))["type"] == "error"
+
+
 async def test_no_stage_begins_behind_a_stop_that_another_has_swallowed():
     async def deaf():
         with contextlib.suppress(asyncio.CancelledError):
