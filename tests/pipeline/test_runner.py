@@ -267,7 +267,7 @@ async def test_nothing_that_a_stage_says_keeps_its_run_open(broken):
     assert last(await ran(("work", stage_of(Start(), broken, Complete()))))["type"] == "error"
 
 
-async def test_a_store_that_leaks_a_cancellation_does_not_cause_a_second_terminal_event():
+async def test_a_store_that_leaks_a_cancellation_does_not_keep_the_run_open():
     class Leaky(MemoryStore):
         async def finish(self, run, outcome, frames):
             raise asyncio.CancelledError
