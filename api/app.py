@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from litestar import Litestar, Request
-from litestar.di import Provide
+from litestar.config.cors import CORSConfig
+from litestar.di import NamedDependency, Provide
 from litestar.openapi import OpenAPIConfig
-from litestar.openapi.plugins import JsonRenderPlugin, ScalarRenderPlugin
+from litestar.openapi.plugins import JsonRenderPlugin
+from litestar.types import ASGIApp
 
 from api import __version__
 from api.boot import Boot
+from api.http.callers import Authenticate, Caller, caller, rate_limit
 from api.http.chat import chat
 from api.http.collection import list_documents, read_document, search
+from api.http.guard import Guard
 from api.http.health import health, plugins, ready
 from api.http.problems import HANDLERS, not_ready, refuse
 from api.http.runs import cancel_run, read_events, read_run
@@ -43,7 +48,7 @@ ROUTES = [
 ]
 
 
-def create_app(boot: Boot) -> Litestar:
+def create_app(boot: Boot) -> ASGIApp:
     """Return the application; its routes answer 503 until ``boot`` has brought the system up."""
 
     def system() -> System:
@@ -54,40 +59,55 @@ def create_app(boot: Boot) -> Litestar:
     def runs() -> Runs:
         return system().runs
 
-    def documents() -> Documents:
-        return system().documents
+    def documents(caller: NamedDependency[Caller]) -> Documents:
+        return Documents(system().engine, caller.owner)
 
-    def sessions() -> Sessions:
-        return system().sessions
+    def sessions(caller: NamedDependency[Caller]) -> Sessions:
+        return Sessions(system().engine, caller.owner)
 
     def settings() -> Settings:
         return boot.settings
 
-    provided = {
+    provided: dict[str, Callable[..., Any]] = {
         "system": system,
         "runs": runs,
         "documents": documents,
         "sessions": sessions,
         "settings": settings,
+        "caller": caller,
         "boot": lambda: boot,
     }
+    rate = boot.settings.rate_per_minute
     app = Litestar(
         route_handlers=ROUTES,
         dependencies={name: Provide(make, sync_to_thread=False) for name, make in provided.items()},
         exception_handlers=HANDLERS,
         before_request=_require_json,
+        middleware=[Authenticate(boot.access), *([rate_limit(rate)] if rate else [])],
+        cors_config=_cors(boot.settings.cors_origins),
         lifespan=[boot.lifespan],
         logging_config=None,
         openapi_config=OpenAPIConfig(
             title="Stagecast",
             version=__version__,
             path="/schema",
-            render_plugins=[JsonRenderPlugin(), ScalarRenderPlugin()],
+            render_plugins=[JsonRenderPlugin()],
         ),
     )
     components: Any = app.openapi_schema.components
     components.schemas |= describe_events()
-    return app
+    return Guard(app, boot.access, boot.settings.allowed_hosts)
+
+
+def _cors(origins: Sequence[str]) -> CORSConfig | None:
+    if not origins:
+        return None
+    return CORSConfig(
+        allow_origins=list(origins),
+        allow_methods=["GET", "POST", "PATCH", "DELETE"],
+        allow_headers=["Authorization", "Content-Type", "Idempotency-Key", "Last-Event-ID"],
+        expose_headers=["Retry-After"],
+    )
 
 
 def _require_json(request: Request[Any, Any, Any]) -> None:

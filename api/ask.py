@@ -28,7 +28,7 @@ async def answer(settings: Settings, question: str, session_id: str | None) -> i
 
 
 async def _stream(system: System, question: str, session_id: str | None, console: Console) -> int:
-    run = new_run(clean(question), clean(session_id) if session_id else None, {})
+    run = new_run("", clean(question), clean(session_id) if session_id else None, {})
     await system.runs.start(run)
     last = ""
     async with aclosing(system.bus.read(run.id)) as batches:

@@ -11,8 +11,10 @@ from contextlib import asynccontextmanager
 import structlog
 from litestar import Litestar
 
+from api.access import Access
 from api.ingest.sample import load_sample
 from api.settings import Settings
+from api.storage.keys import Keys
 from api.system import System, running, warm_all
 from pipeline.live import Stop
 
@@ -22,8 +24,11 @@ log = structlog.get_logger()
 class Boot:
     """Brings the system up beside the listening server; ``reason`` says what it still waits for."""
 
-    def __init__(self, settings: Settings, failed: Callable[[Exception], object]) -> None:
+    def __init__(
+        self, settings: Settings, failed: Callable[[Exception], object], *, keys_required: bool = False
+    ) -> None:
         self.settings = settings
+        self.access = Access(settings.api_keys, required=keys_required)
         self.system: System | None = None
         self.ready = False
         self.reason = "the database is starting"
@@ -54,6 +59,7 @@ class Boot:
     async def _run(self) -> None:
         try:
             async with running(self.settings) as system:
+                await self.access.begin(Keys(system.engine).digests)
                 self.system = system
                 await self._prepare(system)
                 await self._leave.wait()
@@ -62,6 +68,7 @@ class Boot:
             self._failed(problem)
         finally:
             self.system = None
+            await self.access.end()
 
     async def _prepare(self, system: System) -> None:
         self.reason = "models are being loaded"

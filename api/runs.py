@@ -31,6 +31,13 @@ class TooManyRuns(StagecastError):
         super().__init__(f"{limit} questions are being answered at the moment, which is as many as this server takes")
 
 
+class TooManyOfOwner(StagecastError):
+    """One caller has as many questions answered at once as the settings allow it."""
+
+    def __init__(self, limit: int) -> None:
+        super().__init__(f"{limit} of your questions are being answered at the moment, as many as you may have")
+
+
 class Answer(msgspec.Struct, frozen=True, kw_only=True):
     """A run, whole or so far: what ``POST /chat`` answers without a stream, and ``GET /runs/{run_id}`` at any time."""
 
@@ -47,11 +54,12 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def new_run(
-    question: str, session_id: str | None, filters: Filters, idempotency: tuple[str, bytes] | None = None
+    owner: str, question: str, session_id: str | None, filters: Filters, idempotency: tuple[str, bytes] | None = None
 ) -> Run:
     """Return a run with ids of its own, not begun yet; without ``session_id`` it begins a conversation."""
     return Run(
         id=uuid.uuid4().hex,
+        owner=owner,
         session_id=session_id or str(uuid.uuid4()),
         message_id=uuid.uuid4().hex,
         question=question,
@@ -107,14 +115,21 @@ class Watch(msgspec.Struct):
     timer: asyncio.TimerHandle | None = None
 
 
-class Runs:
-    """Starts runs and knows each of them, under way or stored."""
+class Capacity(msgspec.Struct, frozen=True):
+    """How many runs may be under way at once: of all, and of one owner."""
 
-    def __init__(self, runner: Runner, bus: EventBus, store: PostgresRuns, limit: int, grace_s: float) -> None:
+    runs: int
+    of_owner: int | None = None
+
+
+class Runs:
+    """Starts runs and knows each of them, under way or stored; another owner's are as if there were none."""
+
+    def __init__(self, runner: Runner, bus: EventBus, store: PostgresRuns, capacity: Capacity, grace_s: float) -> None:
         self.bus = bus
         self._runner = runner
         self._store = store
-        self._limit = limit
+        self._capacity = capacity
         self._grace_s = grace_s
         self._watches: dict[str, Watch] = {}
 
@@ -125,16 +140,19 @@ class Runs:
         answered in the same session first.
 
         Raises:
-            TooManyRuns: There are ``limit`` already; nothing was stored.
+            TooManyRuns, TooManyOfOwner: There are as many as may be; nothing was stored.
             SessionBusy, KeyTaken: See :meth:`PostgresRuns.begin`; likewise.
             sqlalchemy.exc.DBAPIError: The question could not be stored.
         """
-        if self._runner.count >= self._limit:
-            raise TooManyRuns(self._limit)
+        capacity = self._capacity
+        if self._runner.count >= capacity.runs:
+            raise TooManyRuns(capacity.runs)
+        if capacity.of_owner is not None and self._runner.count_of(run.owner) >= capacity.of_owner:
+            raise TooManyOfOwner(capacity.of_owner)
         try:
             await self._runner.start(run)
         except SessionBusy as busy:
-            if not await self._made_way(busy.run_id, take_over=take_over):
+            if not await self._made_way(run.owner, busy.run_id, take_over=take_over):
                 raise
             await self._runner.start(run)
         self._watches[run.id] = Watch(self._grace_s if keep else 0.0)
@@ -159,23 +177,28 @@ class Runs:
         else:
             self._abandon(run_id)
 
-    async def stop(self, run_id: str) -> Answer | None:
-        """Stop a run, wait for its end, and return it; None when there is none of this id."""
-        if self._runner.stop(run_id):
-            await self._ended(run_id)
-        return await self.find(run_id)
+    async def stop(self, owner: str, run_id: str) -> Answer | None:
+        """Stop a run and return it as it ended; None when its owner has none of this id.
 
-    async def source(self, run_id: str) -> Readable | None:
-        """Return where a run's events can be read; None when there is no such run.
+        A run under way is stopped, and told from memory, whatever state the database is in.
+        """
+        run, told = self._live(owner, run_id), self._runner.told(run_id)
+        if run is None or told is None:
+            return await self.find(owner, run_id)
+        self._runner.stop(run_id)
+        return _live_answer(run, await asyncio.shield(told))
+
+    async def source(self, owner: str, run_id: str) -> Readable | None:
+        """Return where a run's events can be read; None when its owner has none of this id.
 
         Raises:
             Expired: It has ended, and its events are not kept any more.
             Elsewhere: Another server is answering it.
         """
         for _ in range(STARTING_POLLS):
-            if self._runner.progress(run_id) is not None:
+            if self._live(owner, run_id):
                 return self.bus
-            stored = await self._store.find(run_id)
+            stored = await self._store.find(owner, run_id)
             if stored is None:
                 return None
             if stored.outcome.status != "running":
@@ -183,21 +206,26 @@ class Runs:
             await asyncio.sleep(STARTING_POLL_S)
         raise Elsewhere(run_id)
 
-    async def finished(self, run_id: str) -> Answer:
+    async def finished(self, owner: str, run_id: str) -> Answer:
         """Wait until the run has ended and return it."""
-        outcome = await self._ended(run_id)
-        stored = await self._store.find(run_id)
+        run, told = self._live(owner, run_id), self._runner.told(run_id)
+        if run and told:
+            return _live_answer(run, await asyncio.shield(told))
+        stored = await self._store.find(owner, run_id)
         assert stored is not None
-        return _answer(stored, outcome or stored.outcome)
+        return _answer(stored)
 
-    async def find(self, run_id: str) -> Answer | None:
-        """Return a run, None when there is none of this id."""
-        stored = await self._store.find(run_id)
-        if stored is None:
-            return None
-        if stored.outcome.status == "running" and self._runner.progress(run_id) is None:
-            stored = await self._store.find(run_id) or stored  # it has ended in between
-        return _answer(stored, self._runner.progress(run_id) or stored.outcome)
+    async def find(self, owner: str, run_id: str) -> Answer | None:
+        """Return a run, None when its owner has none of this id; of one under way what there is of it."""
+        run, progress = self._live(owner, run_id), self._runner.progress(run_id)
+        if run and progress:
+            return _live_answer(run, progress)
+        stored = await self._store.find(owner, run_id)
+        return None if stored is None else _answer(stored)
+
+    def _live(self, owner: str, run_id: str) -> Run | None:
+        run = self._runner.run(run_id)
+        return run if run is not None and run.owner == owner else None
 
     async def _stored_events(self, stored: StoredRun) -> Readable:
         frames = await self._store.events(stored.run_id)
@@ -207,21 +235,17 @@ class Runs:
             return Lost(stored.outcome.error)
         raise Expired(stored.run_id)
 
-    async def _ended(self, run_id: str) -> Outcome | None:
-        """Wait until a run under way has ended and is stored; None when it is not under way."""
-        ended = self._runner.ended(run_id)
-        return None if ended is None else await asyncio.shield(ended)
-
-    async def _made_way(self, run_id: str, *, take_over: bool) -> bool:
+    async def _made_way(self, owner: str, run_id: str, *, take_over: bool) -> bool:
         """Say whether the run that was in the way has ended; wait a little for one that is being left just now."""
         if self._runner.progress(run_id) is None:
-            stored = await self._store.find(run_id)
+            stored = await self._store.find(owner, run_id)
             return stored is None or stored.outcome.status != "running"
         if take_over:
             self._runner.stop(run_id)
         try:
             async with asyncio.timeout(TAKE_OVER_S if self._runner.stopping(run_id) else LEAVING_S):
-                await self._ended(run_id)
+                if ended := self._runner.ended(run_id):
+                    await asyncio.shield(ended)
         except TimeoutError:
             return False
         return True
@@ -231,7 +255,12 @@ class Runs:
         self._runner.stop(run_id)
 
 
-def _answer(stored: StoredRun, outcome: Outcome) -> Answer:
+def _live_answer(run: Run, outcome: Outcome) -> Answer:
+    return _answer(StoredRun(run.id, run.session_id, run.message_id, outcome))
+
+
+def _answer(stored: StoredRun) -> Answer:
+    outcome = stored.outcome
     return Answer(
         run_id=stored.run_id,
         session_id=stored.session_id,

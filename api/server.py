@@ -9,15 +9,19 @@ from pathlib import Path
 from types import FrameType
 
 import uvicorn
-from litestar import Litestar
+from litestar.types import ASGIApp
 
 from api import logs
 from api import settings as settings_module
 from api.app import create_app
 from api.boot import Boot
 from api.settings import Settings
+from api.storage import database
+from api.storage.keys import Keys
 from pipeline.errors import ConfigurationError
 
+GONE_MS = 30_000
+"""How long a client's machine may leave what was sent to it unanswered."""
 GOODBYE_S = 5
 """How long open responses may take to end after a signal."""
 
@@ -27,7 +31,8 @@ class NotLoopback(ConfigurationError):
 
     def __init__(self, host: str) -> None:
         super().__init__(
-            f"the server has no keys that callers must show, so it serves loopback addresses only, not {host!r}"
+            f"there are no keys that callers must show, so loopback addresses are served only, not {host!r}; make one "
+            "with `stagecast keys add NAME`, or set STAGECAST_API_KEYS"
         )
 
 
@@ -49,21 +54,29 @@ def serve(settings: Settings, host: str, port: int) -> None:
     Raises:
         ConfigurationError: The start failed; the message says why and what to do.
     """
-    if not is_loopback(host):
-        raise NotLoopback(host)
+    _check_keys(settings, host)
     asyncio.run(_serve(settings, host, port))
 
 
 def serve_reloading(settings: Settings, host: str, port: int) -> None:
     """Serve, and start anew whenever a file of the packages changes."""
-    if not is_loopback(host):
-        raise NotLoopback(host)
+    _check_keys(settings, host)
     here = Path(__file__).parent.parent
     packages = [str(here / name) for name in ("api", "pipeline", "plugins")]
     uvicorn.run(
         "api.server:from_environment", factory=True, host=host, port=port, reload=True, reload_dirs=packages,
         log_level=settings.log_level.lower(), timeout_graceful_shutdown=GOODBYE_S, loop="asyncio",
     )  # fmt: skip
+
+
+def _check_keys(settings: Settings, host: str) -> None:
+    if not is_loopback(host) and not settings.api_keys and not asyncio.run(_stored_keys(settings)):
+        raise NotLoopback(host)
+
+
+async def _stored_keys(settings: Settings) -> int:
+    async with database.opened(settings, share=True) as engine:
+        return await Keys(engine).count()
 
 
 async def _serve(settings: Settings, host: str, port: int) -> None:
@@ -74,7 +87,7 @@ async def _serve(settings: Settings, host: str, port: int) -> None:
         server.should_exit = True
 
     listening = _listening(host, port)
-    boot = Boot(settings, failed)
+    boot = Boot(settings, failed, keys_required=not is_loopback(host))
     server = Server(configuration(create_app(boot), host, port))
     server.boot = boot
     with listening:
@@ -89,6 +102,10 @@ def _listening(host: str, port: int) -> socket.socket:
     listening = socket.socket(family)
     listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
+        # Connections that are made here inherit them: a client that is gone without a word is noticed.
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        if hasattr(socket, "TCP_USER_TIMEOUT"):
+            listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, GONE_MS)
         listening.bind((host, port))
     except OSError as problem:
         listening.close()
@@ -98,7 +115,7 @@ def _listening(host: str, port: int) -> socket.socket:
     return listening
 
 
-def configuration(app: Litestar, host: str, port: int) -> uvicorn.Config:
+def configuration(app: ASGIApp, host: str, port: int) -> uvicorn.Config:
     """Return uvicorn's configuration: httptools, no access log, our own log format, an end that is not waited for."""
     return uvicorn.Config(
         app,
@@ -125,7 +142,7 @@ def is_loopback(host: str) -> bool:
     return all(ipaddress.ip_address(str(address[4][0]).partition("%")[0]).is_loopback for address in found)
 
 
-def from_environment() -> Litestar:
+def from_environment() -> ASGIApp:
     """Make the application for a server that reloads it when the code changes."""
     settings = settings_module.load()
     logs.configure(settings.log_level)

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import os
+import re
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
 from dotenv import dotenv_values
-from pydantic import AliasChoices, Field, ValidationError, field_validator
+from pydantic import AliasChoices, Field, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from sqlalchemy import make_url
 from sqlalchemy.exc import ArgumentError
 
+from api.access import parse_keys
 from api.storage.embedded import default_folder
 from pipeline.errors import ConfigurationError
 from pipeline.host import Options
@@ -20,6 +22,9 @@ from pipeline.live import Limits
 
 PREFIX = "STAGECAST_"
 ENV_FILE = ".env"
+SECRET = {"DATABASE_URL", "API_KEYS"}
+"""Never shown: a password or a key may be in them."""
+ORIGIN = re.compile(r"https?://[A-Za-z0-9.-]+(:\d{1,5})?|https?://\[[0-9a-fA-F:]+\](:\d{1,5})?")
 
 Seconds = Annotated[float, Field(gt=0, le=86_400)]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]+$")]
@@ -59,7 +64,15 @@ class Settings(BaseSettings):
     min_relevance: float = Field(default=0.25, ge=-1, le=1)
     history_tokens: int = Field(default=1500, ge=0)
 
+    api_keys: Annotated[dict[bytes, str], NoDecode] = {}
+    """The owner behind each key's digest."""
+    cors_origins: Annotated[tuple[str, ...], NoDecode] = ()
+    allowed_hosts: Annotated[tuple[str, ...], NoDecode] = ()
+    rate_per_minute: int | None = Field(default=None, ge=1, le=100_000)
+    max_streams_per_key: int | None = Field(default=None, ge=1)
+
     idle_timeout_s: Seconds = 30.0
+    stage_idle_timeouts_s: Annotated[dict[Name, Seconds], NoDecode] = {}
     first_token_timeout_s: Seconds | None = None
     total_timeout_s: Seconds = 300.0
     heartbeat_s: Seconds = 10.0
@@ -74,11 +87,32 @@ class Settings(BaseSettings):
         default="INFO", validation_alias=AliasChoices(f"{PREFIX}LOG_LEVEL", "LOG_LEVEL")
     )
 
-    @field_validator("stages", mode="before")
+    @field_validator("stages", "cors_origins", "allowed_hosts", mode="before")
     @classmethod
     def _split(cls, value: object) -> object:
-        if isinstance(value, str):
-            return tuple(name.strip() for name in value.split(",") if name.strip())
+        return tuple(_listed(value)) if isinstance(value, str) else value
+
+    @field_validator("stage_idle_timeouts_s", mode="before")
+    @classmethod
+    def _pairs(cls, value: object) -> object:
+        if not isinstance(value, str):
+            return value
+        pairs = [entry.partition("=") for entry in _listed(value)]
+        if not all(seconds for _, _, seconds in pairs):
+            raise ValueError("it is a list of stages and seconds, as in retrieval=5,reranking=10")
+        return {name.strip(): seconds.strip() for name, _, seconds in pairs}
+
+    @field_validator("api_keys", mode="before")
+    @classmethod
+    def _keys(cls, value: object) -> object:
+        return parse_keys(value) if isinstance(value, str) else value
+
+    @field_validator("cors_origins")
+    @classmethod
+    def _origins(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for origin in value:
+            if not ORIGIN.fullmatch(origin):
+                raise ValueError(f"{origin[:80]!r} is no origin: https://example.com or http://localhost:3000 is")
         return value
 
     @field_validator("stages")
@@ -107,6 +141,13 @@ class Settings(BaseSettings):
     @classmethod
     def _upper(cls, value: object) -> object:
         return value.upper() if isinstance(value, str) else value
+
+    @model_validator(mode="after")
+    def _stages_of_limits(self) -> Self:
+        if unknown := set(self.stage_idle_timeouts_s) - set(self.stages):
+            names = ", ".join(sorted(unknown))
+            raise BadSetting(f"setting {PREFIX}STAGE_IDLE_TIMEOUTS_S: no stage in force is named {names}")
+        return self
 
     @cached_property
     def plugins(self) -> dict[str, str]:
@@ -141,8 +182,15 @@ class Settings(BaseSettings):
     def limits(self) -> Limits:
         """How long a run may take."""
         return Limits(
-            idle_s=self.idle_timeout_s, first_token_s=self.first_token_timeout_s, total_s=self.total_timeout_s
+            idle_s=self.idle_timeout_s,
+            stage_idle_s=self.stage_idle_timeouts_s,
+            first_token_s=self.first_token_timeout_s,
+            total_s=self.total_timeout_s,
         )
+
+
+def _listed(value: str) -> list[str]:
+    return [entry.strip() for entry in value.split(",") if entry.strip()]
 
 
 def load() -> Settings:
@@ -166,7 +214,7 @@ def load() -> Settings:
 def _explain(error: object) -> str:
     assert isinstance(error, dict)
     name = str(error["loc"][0]).upper().removeprefix(PREFIX)
-    shown = "" if name == "DATABASE_URL" else f" (it is {str(error['input'])[:80]!r})"  # that may hold a password
+    shown = "" if name in SECRET else f" (it is {str(error['input'])[:80]!r})"
     return f"setting {PREFIX}{name}: {error['msg'].removeprefix('Value error, ')}{shown}"
 
 

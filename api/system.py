@@ -12,12 +12,11 @@ import msgspec
 import structlog
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from api.runs import Runs
+from api.runs import Capacity, Runs
 from api.settings import Settings
 from api.storage import database
 from api.storage.documents import Documents
 from api.storage.runs import PostgresRuns
-from api.storage.sessions import Sessions
 from api.storage.worker import Worker
 from pipeline import registry
 from pipeline.host import Host
@@ -39,7 +38,7 @@ class System(msgspec.Struct, frozen=True):
     runner: Runner
     runs: Runs
     documents: Documents
-    sessions: Sessions
+    """Those that everybody may read."""
     worker: Worker
 
 
@@ -93,9 +92,10 @@ def _assemble(settings: Settings, engine: AsyncEngine, threads: Threads) -> Syst
     worker = Worker(engine, settings.event_retention_s, live=lambda: runner.ids)
     store = PostgresRuns(engine, worker.key)
     runner = Runner(stages, bus, store, settings.limits)
-    runs = Runs(runner, bus, store, settings.max_streams, settings.resume_grace_s)
+    capacity = Capacity(settings.max_streams, settings.max_streams_per_key)
+    runs = Runs(runner, bus, store, capacity, settings.resume_grace_s)
     log.info("system.assembled", stages=list(settings.stages), **settings.plugins)
-    return System(settings, engine, host, stages, bus, runner, runs, Documents(engine), Sessions(engine), worker)
+    return System(settings, engine, host, stages, bus, runner, runs, Documents(engine), worker)
 
 
 async def warm(part: Any) -> None:

@@ -43,7 +43,7 @@ class RunLog:
 class MemoryBus:
     """Keeps the :class:`~pipeline.ports.EventBus` port with a list per run.
 
-    A finished log can be read for ``linger_s`` more.
+    A forgotten log can be read for ``linger_s`` more.
     """
 
     def __init__(self, linger_s: float = 10.0) -> None:
@@ -55,27 +55,32 @@ class MemoryBus:
         """Begin the log of a run."""
         self._logs[run_id] = RunLog()
 
-    def publish(self, run_id: str, event: Event) -> None:
+    def publish(self, run_id: str, event: Event) -> int:
         """Number, stamp, encode and append the event, then wake the readers."""
         log = self._log(run_id)
         if log.closed:
             raise UnknownRun(run_id)
-        log.frames.append(frame(len(log.frames) + 1, event, self._clock.now()))
+        made = frame(len(log.frames) + 1, event, self._clock.now())
+        log.frames.append(made)
         log.wake()
+        return len(made)
 
     def last_frame(self, run_id: str, event: Event) -> bytes:
         """Number, stamp and encode the event, and keep it back."""
         return frame(len(self._log(run_id).frames) + 1, event, self._clock.now())
 
     def close(self, run_id: str, last: bytes) -> None:
-        """Append the last frame and let the log go after a while."""
+        """Append the last frame."""
         log = self._log(run_id)
         if log.closed:
             raise UnknownRun(run_id)
         log.frames.append(last)
         log.closed = True
-        asyncio.get_running_loop().call_later(self._linger_s, self._logs.pop, run_id, None)
         log.wake()
+
+    def forget(self, run_id: str) -> None:
+        """Let the log go after a while: readers that are on their way here may still come."""
+        asyncio.get_running_loop().call_later(self._linger_s, self._logs.pop, run_id, None)
 
     async def frames(self, run_id: str) -> list[bytes]:
         """Return a copy of the log."""

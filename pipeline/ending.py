@@ -50,10 +50,8 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     error: Failure | None = None
 
 
-def failure_of(live: LiveRun, broken: BaseException | None) -> Failure | None:
-    """Say in the client's words what ended the run early; None when all stages ended, or the client stopped it."""
-    if broken is None:
-        return None
+def failure_of(live: LiveRun, broken: BaseException) -> Failure | None:
+    """Say in the client's words what ended the run early; None when the client stopped it."""
     if live.stop.done():
         why = live.stop.result()
         return None if why is Stop.CLIENT else Failure(*_LIMIT_MESSAGES[why], live.stage, retryable=True)
@@ -108,8 +106,16 @@ def log_run(live: LiveRun, outcome: Outcome, broken: BaseException | None) -> No
         log.info("Stream cancelled by client", stage=live.stage, **facts)
     elif outcome.error:
         unexpected = broken if not live.stop.done() and not isinstance(broken, RunError) else None
+        # What a plugin did is in our own words, which quote nothing.
+        reason = str(broken) if isinstance(broken, ContractBroken) else None
         log.error(
-            "run.failed", stage=live.stage, code=outcome.error.code, cause=_cause(broken), exc_info=unexpected, **facts
+            "run.failed",
+            stage=live.stage,
+            code=outcome.error.code,
+            cause=_cause(broken),
+            reason=reason,
+            exc_info=unexpected,
+            **facts,
         )
 
 

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.ending import Outcome
-from pipeline.ports import Filters, Finish, Message, Passage, Prompt, Run
+from pipeline.ports import Finish, Message, Passage, Prompt, Run, Scope
 
 
 class FakeEmbedder:
@@ -39,7 +39,7 @@ class FakeRetriever:
     def __init__(self, passages: Sequence[Passage] = ()) -> None:
         self.passages = list(passages)
 
-    async def search(self, question: str, limit: int, filters: Filters) -> list[Passage]:  # noqa: ARG002
+    async def search(self, question: str, limit: int, scope: Scope) -> list[Passage]:  # noqa: ARG002
         """Return the first ``limit`` passages."""
         return self.passages[:limit]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 from enum import StrEnum
 from typing import Any, TypeVar
 
@@ -19,6 +20,8 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
 
     idle_s: float = 30.0
     """Without any event."""
+    stage_idle_s: Mapping[str, float] = {}
+    """The same within the stages named here, where it is shorter."""
     first_token_s: float | None = None
     """From the question to the LLM to its first token; None: only the idle limit holds."""
     total_s: float = 300.0
@@ -52,9 +55,12 @@ class LiveRun:
         self.first_token: float | None = None
         self.finish_reason: str | None = None
         self.stop: asyncio.Future[Stop] = loop.create_future()
-        self.concluded: Any = None
+        self.told: asyncio.Future[Any] = loop.create_future()
+        """The outcome, once readers have been sent the last event."""
         self.ended: asyncio.Future[Any] = loop.create_future()
+        """The outcome, once it is stored or has been given up."""
         self.closed = False
+        self.events, self.sent_bytes = 0, 0
         self._asked: float | None = None
         self._limits = limits
         self._seen: list[str] = []
@@ -89,6 +95,7 @@ class LiveRun:
         """Take the time at which a stage begins."""
         self._asked = None
         self.stage, self.stage_begun, self._seen = name, self.loop.time(), []
+        self._check()
 
     def take_token(self, token: Token) -> None:
         """Keep a piece of the answer."""
@@ -120,9 +127,11 @@ class LiveRun:
         owed = (f"{self.stage}_start", f"{self.stage}_complete")
         return next((kind for kind in owed if kind not in self._seen), None)
 
-    def touch(self) -> None:
+    def touch(self, sent_bytes: int) -> None:
         """Note that an event was sent: the idle limit begins anew."""
         self.last_event = self.loop.time()
+        self.events += 1
+        self.sent_bytes += sent_bytes
 
     def close(self) -> None:
         """Take no more events and watch no more limits."""
@@ -131,7 +140,8 @@ class LiveRun:
 
     def _due(self) -> tuple[float, Stop]:
         limits = self._limits
-        due = [(self.last_event + limits.idle_s, Stop.IDLE), (self.begun + limits.total_s, Stop.TOTAL)]
+        idle_s = min(limits.idle_s, limits.stage_idle_s.get(self.stage, limits.idle_s))
+        due = [(self.last_event + idle_s, Stop.IDLE), (self.begun + limits.total_s, Stop.TOTAL)]
         if self._asked is not None and limits.first_token_s is not None:
             due.append((self._asked + limits.first_token_s, Stop.FIRST_TOKEN))
         return min(due)

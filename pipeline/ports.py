@@ -23,6 +23,14 @@ Filters = Mapping[str, str | int | float | bool]
 """Metadata that passages must have: for each key the value, or a list with the value in it."""
 
 
+class Scope(msgspec.Struct, frozen=True, kw_only=True):
+    """Which passages a search may return."""
+
+    owner: str = ""
+    """Whose documents may be found besides those that everybody may read; empty: of nobody."""
+    filters: Filters = {}
+
+
 class Passage(msgspec.Struct, frozen=True, kw_only=True):
     """A retrieved chunk of a document."""
 
@@ -72,6 +80,8 @@ class Run(msgspec.Struct, kw_only=True):
     """
 
     id: str
+    owner: str = ""
+    """The name of the caller's key; empty where callers need none."""
     session_id: str
     message_id: str
     """Of the answer."""
@@ -118,10 +128,8 @@ class Stage(Protocol):
 class Retriever(Protocol):
     """Finds passages."""
 
-    async def search(self, question: str, limit: int, filters: Filters) -> list[Passage]:
-        """Return at most ``limit`` passages, best first; an empty list is not an error.
-
-        ``filters``: only passages whose metadata has each of these values.
+    async def search(self, question: str, limit: int, scope: Scope) -> list[Passage]:
+        """Return at most ``limit`` passages within ``scope``, best first; an empty list is not an error.
 
         Raises:
             ModelUnavailable: A model or an index could not be reached; worth a retry.
@@ -195,8 +203,8 @@ class EventBus(Protocol):
         """Begin the log of a run."""
         ...
 
-    def publish(self, run_id: str, event: Event) -> None:
-        """Number, stamp and append an event. Never waits.
+    def publish(self, run_id: str, event: Event) -> int:
+        """Number, stamp and append an event; return its frame's size in bytes. Never waits.
 
         Raises:
             ValueError: The event cannot be sent (see :func:`pipeline.events.frame`); the log stays as it was.
@@ -214,6 +222,10 @@ class EventBus(Protocol):
         Raises:
             UnknownRun: The log was never opened, or is closed: a run has one terminal event.
         """
+        ...
+
+    def forget(self, run_id: str) -> None:
+        """Let the log of a run go that is stored; it may be read for some seconds more."""
         ...
 
     async def frames(self, run_id: str) -> list[bytes]:

@@ -46,7 +46,7 @@ PORTS = {
             "bus",
             "stagecast.buses",
             calls={"frames": 1},
-            functions={"open": 1, "publish": 2, "last_frame": 2, "close": 2},
+            functions={"open": 1, "publish": 2, "last_frame": 2, "close": 2, "forget": 1},
             streams={"read": 2},
         ),
     )

@@ -5,33 +5,35 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from contextlib import aclosing, suppress
+from itertools import chain, repeat
 from typing import Any, Protocol
 
-import msgspec
 import structlog
 
-from pipeline.ending import UNFINISHED, UNSTORED, Outcome, Status, failure_of, last_event, log_run, outcome_of
+from pipeline.ending import UNFINISHED, UNSTORED, Outcome, failure_of, last_event, log_run, outcome_of
 from pipeline.errors import ContractBroken, UnknownRun
-from pipeline.events import (
-    TERMINAL,
-    Error,
-    Event,
-    RunStart,
-    RunStarted,
-    Token,
-    type_of,
-)
+from pipeline.events import MAX_FRAME_BYTES, TERMINAL, Error, Event, RunStart, RunStarted, Token, type_of
 from pipeline.live import Limits, LiveRun, Stop
 from pipeline.ports import EventBus, Run, Stage
 
 log = structlog.get_logger()
 
+STOP_GRACE_S = 0.05
+"""How long a run that is stopped waits for its stage; closing a socket takes 5 ms, some work cannot be stopped."""
 STORE_DEADLINE_S = 20.0
-"""For all attempts together; a database that has stopped answering must not keep a reader waiting for longer."""
-STOP_GRACE_S = 1.0
-"""How long a stage may take to notice its cancellation before the run goes on without it."""
-STORE_ATTEMPTS_S = (0.0, 0.1, 0.3, 1.0, 2.0, 4.0)
-"""Waits before each attempt to store a finished run."""
+"""How long a reader waits for a whole answer to be stored before it is told that it could not be."""
+STORE_GRACE_S = 0.1
+"""How long storing a whole answer may still take when the run is stopped meanwhile; usually it takes 10 ms."""
+STORE_PATIENCE_S = 600.0
+"""How long the end of a run that is told already is kept for a database that is down; one question waits less."""
+STORE_WAITS_S = (0.0, 0.1, 0.3, 1.0, 2.0)
+"""Waits before each attempt to store; the last is repeated."""
+GOODBYE_S = 5.0
+"""How long the process's end waits for runs to be stored."""
+FAIR_EVENTS = 64
+"""After so many events a stage that never waits gives the loop back."""
+MAX_RUN_BYTES = 16 * 1024 * 1024
+"""Of a run's events together: some 150,000 tokens. A run's log is kept in memory until it ends."""
 
 
 class RunStore(Protocol):
@@ -56,7 +58,10 @@ class Runner:
         self._limits = limits
         self._live: dict[str, LiveRun] = {}
         self._tasks: set[asyncio.Task[None]] = set()
-        self._starting = 0
+        self._left_behind: set[asyncio.Task[Any]] = set()
+        """Stages of runs that have ended without them."""
+        self._starting: list[str] = []
+        """Owners of runs whose question is being stored."""
         self._stopping: Stop | None = None
 
     async def start(self, run: Run) -> None:
@@ -65,11 +70,11 @@ class Runner:
         Raises:
             Exception: Whatever the store raises; there is no run then.
         """
-        self._starting += 1
+        self._starting.append(run.owner)
         try:
             await self._store.begin(run)
         finally:
-            self._starting -= 1
+            self._starting.remove(run.owner)
         live = self._live[run.id] = LiveRun(run, self._limits, asyncio.get_running_loop())
         self._bus.open(run.id)
         self._bus.publish(run.id, RunStart(RunStarted(run_id=run.id, session_id=run.session_id)))
@@ -82,7 +87,7 @@ class Runner:
     @property
     def count(self) -> int:
         """How many runs are under way, or about to be."""
-        return len(self._live) + self._starting
+        return len(self._live) + len(self._starting)
 
     def stop(self, run_id: str, why: Stop = Stop.CLIENT) -> bool:
         """Stop a run in whatever stage it is; False when it is not under way."""
@@ -91,6 +96,10 @@ class Runner:
             return False
         live.request_stop(why)
         return True
+
+    def count_of(self, owner: str) -> int:
+        """How many runs of one owner are under way, or about to be."""
+        return sum(live.run.owner == owner for live in self._live.values()) + self._starting.count(owner)
 
     @property
     def ids(self) -> list[str]:
@@ -111,18 +120,30 @@ class Runner:
     def progress(self, run_id: str) -> Outcome | None:
         """Return what there is of a run under way, None when it is not."""
         live = self._live.get(run_id)
-        return None if live is None else live.concluded or outcome_of(live, "running")
+        if live is None:
+            return None
+        return live.told.result() if live.told.done() else outcome_of(live, "running")
+
+    def run(self, run_id: str) -> Run | None:
+        """Return a run under way, or one whose end is not stored yet."""
+        live = self._live.get(run_id)
+        return None if live is None else live.run
+
+    def told(self, run_id: str) -> asyncio.Future[Outcome] | None:
+        """Return what will tell the outcome of a run under way, once its readers are told."""
+        live = self._live.get(run_id)
+        return None if live is None else live.told
 
     def ended(self, run_id: str) -> asyncio.Future[Outcome] | None:
-        """Return what will tell the outcome of a run under way, once it is stored or has been tried to be."""
+        """Return what will tell the outcome of a run under way, once it is stored or has been given up."""
         live = self._live.get(run_id)
         return None if live is None else live.ended
 
     async def close(self) -> None:
-        """Stop every run and wait until each is stored."""
+        """Stop every run and wait until each is stored, but not for long."""
         self.stop_all(Stop.SHUTDOWN)
         if self._tasks:
-            await asyncio.wait(self._tasks, timeout=STOP_GRACE_S + sum(STORE_ATTEMPTS_S))
+            await asyncio.wait(self._tasks, timeout=GOODBYE_S)
 
     async def _supervise(self, live: LiveRun) -> None:
         work = asyncio.create_task(self._work(live), name=f"stages-{live.run.id}")
@@ -133,7 +154,9 @@ class Runner:
             await asyncio.wait({work}, timeout=STOP_GRACE_S)
         live.close()
         if not work.done():
-            log.error("stage.ignores_cancellation", run_id=live.run.id, stage=live.stage)
+            self._left_behind.add(work)
+            work.add_done_callback(self._left_behind.discard)
+            log.warning("stage.slow_to_stop", run_id=live.run.id, stage=live.stage)
         await self._end(live, work.result() if work.done() else asyncio.CancelledError())
 
     async def _work(self, live: LiveRun) -> BaseException | None:
@@ -151,6 +174,8 @@ class Runner:
         async with aclosing(stage.run(live.run)) as events:
             async for event in events:
                 self._send(live, event)
+                if live.events % FAIR_EVENTS == 0:
+                    await asyncio.sleep(0)
         if missing := live.missing():
             raise ContractBroken(f"stage {name!r} ended without its {missing} event")
         log.info("stage.complete", run_id=live.run.id, stage=name, elapsed_ms=live.timings[name].elapsed_ms)
@@ -158,17 +183,21 @@ class Runner:
     def _send(self, live: LiveRun, event: Event) -> None:
         live.check_stopped()
         if type(event) is Token:
-            if not isinstance(event.content, str) or "\0" in event.content:
-                raise ContractBroken(f"stage {live.stage!r} yielded a token that is no text")
+            _check_token(live.stage, event)
         elif not isinstance(event, Event) or isinstance(event, (*TERMINAL, RunStart)):
             raise ContractBroken(f"stage {live.stage!r} yielded {type(event).__name__}, which is not a stage's event")
         else:
             event = live.stamp(event)
             log.debug("event", run_id=live.run.id, type=type_of(event))
-        self._bus.publish(live.run.id, event)
+        try:
+            sent_bytes = self._bus.publish(live.run.id, event)
+        except ValueError as refused:
+            raise ContractBroken(f"stage {live.stage!r} yielded {refused}") from refused
         if type(event) is Token:
             live.take_token(event)
-        live.touch()
+        live.touch(sent_bytes)
+        if live.sent_bytes > MAX_RUN_BYTES:
+            raise ContractBroken(f"stage {live.stage!r} went on after {MAX_RUN_BYTES:,} bytes of events")
 
     async def _end(self, live: LiveRun, broken: BaseException | None) -> None:
         """Conclude the run; if even that fails, its readers are told all the same."""
@@ -178,42 +207,69 @@ class Runner:
             log.exception("run.unfinished", run_id=live.run.id)
             outcome = outcome_of(live, "error", UNFINISHED)
             with suppress(UnknownRun):
-                self._bus.close(live.run.id, self._bus.last_frame(live.run.id, Error(UNFINISHED)))
+                self._tell(live, outcome, self._bus.last_frame(live.run.id, Error(UNFINISHED)))
         del self._live[live.run.id]
-        live.ended.set_result(outcome)
+        self._bus.forget(live.run.id)
+        for outcome_known in (live.told, live.ended):
+            if not outcome_known.done():
+                outcome_known.set_result(outcome)
 
     async def _concluded(self, live: LiveRun, broken: BaseException | None) -> Outcome:
-        failure = failure_of(live, broken)
-        status: Status = "error" if failure else "cancelled" if broken else "completed"
-        outcome = outcome_of(live, status, failure)
+        """Tell readers how the run ended and store it; only an answer that is whole is stored before it is told."""
+        if broken is None:
+            whole = outcome_of(live, "completed")
+            last = self._bus.last_frame(live.run.id, last_event(live, whole))
+            if await self._stored_in_time(live, whole, last):
+                log_run(live, whole, None)
+                self._tell(live, whole, last)
+                return whole
+            failure = failure_of(live, asyncio.CancelledError()) if live.stop.done() else UNSTORED
+        else:
+            failure = failure_of(live, broken)
+        outcome = outcome_of(live, "error" if failure else "cancelled", failure)
         last = self._bus.last_frame(live.run.id, last_event(live, outcome))
-        frames = [*await self._bus.frames(live.run.id), last]
-        if status != "completed":  # only an answer that is whole has to be stored before it is called so
-            log_run(live, outcome, broken)
-            live.concluded = outcome
-            self._bus.close(live.run.id, last)
-            await self._stored(live.run, outcome, frames)
-            return outcome
-        if not await self._stored(live.run, outcome, frames):
-            outcome = msgspec.structs.replace(outcome, status="error", error=UNSTORED)
-            last = self._bus.last_frame(live.run.id, Error(UNSTORED))
         log_run(live, outcome, broken)
-        self._bus.close(live.run.id, last)
+        self._tell(live, outcome, last)
+        await self._store_patiently(live, outcome, last, STORE_PATIENCE_S)
         return outcome
 
-    async def _stored(self, run: Run, outcome: Outcome, frames: list[bytes]) -> bool:
-        storing = asyncio.create_task(self._store_patiently(run, outcome, frames), name=f"store-{run.id}")
-        done, _ = await asyncio.wait({storing}, timeout=STORE_DEADLINE_S)
-        storing.cancel()
-        return bool(done) and storing.result()
+    def _tell(self, live: LiveRun, outcome: Outcome, last: bytes) -> None:
+        self._bus.close(live.run.id, last)
+        if not live.told.done():
+            live.told.set_result(outcome)
 
-    async def _store_patiently(self, run: Run, outcome: Outcome, frames: list[bytes]) -> bool:
-        for wait_s in STORE_ATTEMPTS_S:
+    async def _stored_in_time(self, live: LiveRun, outcome: Outcome, last: bytes) -> bool:
+        """Store a whole answer; give up at the deadline, or when the run is stopped and storing does not go well."""
+        patiently = self._store_patiently(live, outcome, last, STORE_DEADLINE_S)
+        storing = asyncio.create_task(patiently, name=f"store-{live.run.id}")
+        ends: set[asyncio.Future[Any]] = {storing, live.stop}
+        await asyncio.wait(ends, timeout=STORE_DEADLINE_S, return_when=asyncio.FIRST_COMPLETED)
+        if not storing.done() and live.stop.done():
+            await asyncio.wait({storing}, timeout=STORE_GRACE_S)
+        storing.cancel()
+        return storing.done() and storing.result()
+
+    async def _store_patiently(self, live: LiveRun, outcome: Outcome, last: bytes, patience_s: float) -> bool:
+        """Store the run, again and again if need be; what is told already can wait for a database that is down."""
+        frames = await self._bus.frames(live.run.id)
+        frames = frames if frames[-1] == last else [*frames, last]
+        give_up = live.loop.time() + patience_s
+        for wait_s in chain(STORE_WAITS_S, repeat(STORE_WAITS_S[-1])):
             await asyncio.sleep(wait_s)
             try:
-                await self._store.finish(run, outcome, frames)
+                await self._store.finish(live.run, outcome, frames)
             except Exception as problem:  # noqa: BLE001  # whatever the store's trouble is, the run must end
-                log.warning("run.store_failed", run_id=run.id, error=type(problem).__name__)
+                log.warning("run.store_failed", run_id=live.run.id, error=type(problem).__name__)
+                if live.loop.time() > give_up:
+                    return False
             else:
                 return True
-        return False
+        raise AssertionError("the waits have no end")
+
+
+def _check_token(stage: str, token: Token) -> None:
+    text = token.content
+    if not isinstance(text, str) or "\0" in text:
+        raise ContractBroken(f"stage {stage!r} yielded a token that is no text")
+    if len(text) > MAX_FRAME_BYTES:  # before it is encoded, which takes a copy
+        raise ContractBroken(f"stage {stage!r} yielded a token of {len(text):,} characters")

@@ -12,6 +12,10 @@ from typing import Any
 from pipeline.threads import Threads
 
 _END = object()
+AHEAD = 256
+"""Items that a plain generator may be ahead of its reader."""
+LOOK_S = 0.5
+"""How often a generator that is far ahead looks whether its reader has left."""
 
 
 class Threaded:
@@ -37,12 +41,21 @@ class Threaded:
     def _stream(self, function: Callable[..., Any]) -> Callable[..., AsyncGenerator[Any]]:
         async def stream(*args: Any) -> AsyncGenerator[Any]:
             items: asyncio.Queue[Any] = asyncio.Queue()
-            left = threading.Event()
+            left, places = threading.Event(), threading.Semaphore(AHEAD)
             loop = asyncio.get_running_loop()
-            pump = asyncio.ensure_future(self._threads.run(_pump, function(*args), items, loop, left))
+
+            def put(item: Any) -> bool:
+                while not left.is_set():
+                    if places.acquire(timeout=LOOK_S):
+                        loop.call_soon_threadsafe(items.put_nowait, item)
+                        return True
+                return False
+
+            pump = asyncio.ensure_future(self._threads.run(_pump, function(*args), put))
             pump.add_done_callback(lambda _: items.put_nowait(_END))
             try:
                 while (item := await items.get()) is not _END:
+                    places.release()
                     yield item
                 await pump
             finally:
@@ -52,13 +65,12 @@ class Threaded:
         return stream
 
 
-def _pump(generator: Any, items: asyncio.Queue[Any], loop: asyncio.AbstractEventLoop, left: threading.Event) -> None:
-    """Run a plain generator to its end, or until its reader has left."""
+def _pump(generator: Any, put: Callable[[Any], bool]) -> None:
+    """Run a plain generator to its end, or until ``put`` says that its reader has left."""
     with closing(generator):
         for item in generator:
-            if left.is_set():
+            if not put(item):
                 return
-            loop.call_soon_threadsafe(items.put_nowait, item)
 
 
 def as_async(plugin: object, threads: Threads, calls: Iterable[str], streams: Iterable[str]) -> object:

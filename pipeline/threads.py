@@ -11,19 +11,25 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 
+ABANDONED = 60
+"""Threads that may go on for callers that have left, beside those that are waited for."""
+
+
 class Threads:
     """Runs blocking functions beside the loop, at most ``size`` at once; more wait in line.
 
-    A cancelled caller goes on at once: a call in line is dropped, one under way ends by itself and its result is thrown
-    away.
+    A cancelled caller goes on at once: a call in line is dropped, one under way ends by itself, its result is thrown
+    away, and it takes no place in line, so that calls that hang do not stop the others.
     """
 
     def __init__(self, size: int) -> None:
-        self._pool = ThreadPoolExecutor(size, thread_name_prefix="stagecast")
+        self._places = asyncio.Semaphore(size)
+        self._pool = ThreadPoolExecutor(size + ABANDONED, thread_name_prefix="stagecast")
 
     async def run(self, function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
         """Return ``function(*args, **kwargs)``; its exceptions are raised here."""
-        return await asyncio.wrap_future(self._pool.submit(_guarded(function), *args, **kwargs))
+        async with self._places:
+            return await asyncio.wrap_future(self._pool.submit(_guarded(function), *args, **kwargs))
 
     def close(self) -> None:
         """Take no more calls and do not wait for those under way."""

@@ -16,7 +16,7 @@ from sqlalchemy import RowMapping, text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from pipeline.host import Host
-from pipeline.ports import Filters, Passage
+from pipeline.ports import Passage, Scope
 
 LEXICAL_WEIGHT = 0.6
 COMMON_SHARE = 0.2
@@ -38,20 +38,27 @@ with words as (
            sum(w.idf * p.tf * (:k1 + 1) / (p.tf + :k1 * (1 - :b + :b * p.length / w.mean_length))) as bm25
       from words w join posting p using (term) group by p.chunk_id
 ), best_lexical as (
-    select l.id from lexical l {join_lexical} order by l.bm25 desc, l.id limit :limit
+    select l.id from lexical l {join_lexical}
+     where not exists (select from chunk o where o.id = l.id and o.owner <> '' and o.owner <> :owner) {matches}
+     order by l.bm25 desc, l.id limit :limit
 ), best_dense as (
-    select c.id from chunk c {join_dense}
+    select c.id from chunk c {join_dense} where c.owner in ('', :owner) {matches}
      order by c.embedding::halfvec({dimension}) <=> cast(:vector as halfvec({dimension})) limit :limit
 ), candidates as (
     select id from best_lexical union select id from best_dense
 )
 select c.id, c.document_id, c.position, c.heading, c.text, d.title, d.url, d.meta, coalesce(l.bm25, 0) as bm25,
        1 - (c.embedding::halfvec({dimension}) <=> cast(:vector as halfvec({dimension}))) as cosine
-  from candidates join chunk c using (id) join document d on d.id = c.document_id left join lexical l on l.id = c.id
+  from candidates join chunk c using (id) join document d on d.owner = c.owner and d.id = c.document_id
+       left join lexical l on l.id = c.id
 """
+"""What has no owner may be found by everybody. Chunks of others are looked up in the index of those that have an owner:
+where there are none, that costs nothing."""
 
-MATCHES = """not exists (select from jsonb_each(cast(:filters as jsonb)) f
-                        where not coalesce((d.meta -> f.key) @> f.value, false))"""
+OF_DOCUMENT = "join document d on d.owner = c.owner and d.id = c.document_id"
+
+MATCHES = """and not exists (select from jsonb_each(cast(:filters as jsonb)) f
+                            where not coalesce((d.meta -> f.key) @> f.value, false))"""
 """A metadata value matches when it equals the filter's, or is a list that has it."""
 
 
@@ -62,21 +69,22 @@ class HybridRetriever:
         self._engine = host.service(AsyncEngine)
         self._embedder = host.embedder
 
-    async def search(self, question: str, limit: int, filters: Filters) -> list[Passage]:
+    async def search(self, question: str, limit: int, scope: Scope) -> list[Passage]:
         """Return the best ``limit`` passages with the scores ``dense`` (cosine), ``lexical`` (BM25) and ``fused``."""
         vector = (await self._embedder.embed([question]))[0]
-        query = _query(self._embedder.dimension, filtered=bool(filters))
+        query = _query(self._embedder.dimension, filtered=bool(scope.filters))
         values = {
             "question": question,
             "vector": _halfvec(vector),
             "limit": limit,
+            "owner": scope.owner,
             "common_share": COMMON_SHARE,
             "common_chunks": COMMON_CHUNKS,
             "k1": K1,
             "b": B,
         }
-        if filters:
-            values["filters"] = json.dumps(dict(filters))
+        if scope.filters:
+            values["filters"] = json.dumps(dict(scope.filters))
         async with self._engine.connect() as connection:
             rows = (await connection.execute(text(query), values)).mappings().all()
         return fuse(rows)[:limit]
@@ -125,11 +133,12 @@ def _passage(row: RowMapping | dict[str, Any], fused: float) -> Passage:
 
 def _query(dimension: int, *, filtered: bool) -> str:
     if not filtered:
-        return SEARCH.format(dimension=int(dimension), join_lexical="", join_dense="")
+        return SEARCH.format(dimension=int(dimension), join_lexical="", join_dense="", matches="")
     return SEARCH.format(
         dimension=int(dimension),
-        join_lexical=f"join chunk c on c.id = l.id join document d on d.id = c.document_id where {MATCHES}",
-        join_dense=f"join document d on d.id = c.document_id where {MATCHES}",
+        join_lexical=f"join chunk c on c.id = l.id {OF_DOCUMENT}",
+        join_dense=OF_DOCUMENT,
+        matches=MATCHES,
     )
 
 

@@ -6,7 +6,7 @@ from collections.abc import AsyncGenerator
 
 from pipeline.events import Event, RetrievalComplete, RetrievalCompleted, RetrievalStart
 from pipeline.host import Host
-from pipeline.ports import Run
+from pipeline.ports import Run, Scope
 
 
 class Retrieve:
@@ -19,5 +19,6 @@ class Retrieve:
     async def run(self, run: Run) -> AsyncGenerator[Event]:
         """Leave the passages in ``run.passages``, best first."""
         yield RetrievalStart()
-        run.passages = await self._retriever.search(run.query, self._limit, run.filters)
+        scope = Scope(owner=run.owner, filters=run.filters)
+        run.passages = await self._retriever.search(run.query, self._limit, scope)
         yield RetrievalComplete(RetrievalCompleted(doc_count=len(run.passages)))

@@ -15,11 +15,12 @@ from litestar.response.base import ASGIResponse
 from litestar.types import Receive, Scope, Send
 from msgspec import Meta
 
+from api.http.callers import RATED, Caller
 from api.http.problems import AnyRequest, failed, refuse
 from api.http.runs import stream_of
 from api.http.schema import StreamOperation
 from api.http.sse import gone
-from api.runs import Answer, Runs, TooManyRuns, new_run
+from api.runs import Answer, Runs, TooManyOfOwner, TooManyRuns, new_run
 from api.settings import Settings
 from api.storage.runs import KeyTaken, SessionBusy
 from pipeline.ports import Run
@@ -72,22 +73,25 @@ IdempotencyKey = Annotated[
     request_max_body_size=MAX_BODY_BYTES,
     responses={200: ResponseSpec(Answer, generate_examples=False, description="As events, or as one object.")},
     operation_class=StreamOperation,
+    **RATED,
 )
 async def chat(
+    *,
     data: JSONBody[ChatRequest],
     request: AnyRequest,
     runs: NamedDependency[Runs],
+    caller: NamedDependency[Caller],
     settings: NamedDependency[Settings],
     idempotency_key: IdempotencyKey = None,
 ) -> Response[Any]:
     """Ask a question."""
     streamed = _wants_stream(data, request)
     idempotency = (idempotency_key, _digest(data)) if idempotency_key else None
-    run = new_run(data.message, data.session_id, data.filters, idempotency)
+    run = new_run(caller.owner, data.message, data.session_id, data.filters, idempotency)
     run_id = await _started(runs, run, data)
     if streamed:
-        return await stream_of(runs, run_id, 0, settings)
-    return WholeAnswer(runs, run_id)
+        return await stream_of(runs, caller, run_id, after=0, heartbeat_s=settings.heartbeat_s)
+    return WholeAnswer(runs, caller.owner, run_id)
 
 
 async def _started(runs: Runs, run: Run, data: ChatRequest) -> str:
@@ -96,6 +100,8 @@ async def _started(runs: Runs, run: Run, data: ChatRequest) -> str:
         await runs.start(run, keep=data.on_disconnect == "continue", take_over=data.if_busy == "cancel")
     except TooManyRuns as full:
         raise refuse(503, str(full), retry_after_s=1) from None
+    except TooManyOfOwner as full:
+        raise refuse(429, str(full), retry_after_s=1) from None
     except SessionBusy as busy:
         raise refuse(409, "This session is answering another question.", run_id=busy.run_id) from None
     except KeyTaken as taken:
@@ -121,28 +127,30 @@ def _wants_stream(data: ChatRequest, request: AnyRequest) -> bool:
 class WholeAnswer(Response[None]):
     """Answers with the run as one JSON object when it has ended, or with a problem when it failed."""
 
-    def __init__(self, runs: Runs, run_id: str) -> None:
+    def __init__(self, runs: Runs, owner: str, run_id: str) -> None:
         super().__init__(None)
         self._runs = runs
+        self._owner = owner
         self._run_id = run_id
 
     def to_asgi_response(self, app: Any, request: AnyRequest, **_kwargs: Any) -> ASGIResponse:  # noqa: ARG002  # Litestar's own
         """Return a response that waits while it is being sent: only there is the reader's leaving noticed."""
-        return _WholeAnswerASGI(self._runs, self._run_id, request)
+        return _WholeAnswerASGI(self._runs, self._owner, self._run_id, request)
 
 
 class _WholeAnswerASGI(ASGIResponse):
-    __slots__ = ("_request", "_run_id", "_runs")
+    __slots__ = ("_owner", "_request", "_run_id", "_runs")
 
-    def __init__(self, runs: Runs, run_id: str, request: AnyRequest) -> None:
+    def __init__(self, runs: Runs, owner: str, run_id: str, request: AnyRequest) -> None:
         super().__init__()
         self._runs = runs
+        self._owner = owner
         self._run_id = run_id
         self._request = request
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         self._runs.join(self._run_id)
-        wait = asyncio.ensure_future(self._runs.finished(self._run_id))
+        wait = asyncio.ensure_future(self._runs.finished(self._owner, self._run_id))
         watch = asyncio.ensure_future(gone(receive))
         try:
             await asyncio.wait({wait, watch}, return_when=asyncio.FIRST_COMPLETED)

@@ -11,11 +11,12 @@ from litestar.di import NamedDependency
 from litestar.params import JSONBody, Parameter
 from msgspec import Meta
 
+from api.http.callers import RATED, Caller
 from api.http.chat import MAX_BODY_BYTES, MAX_MESSAGE_CHARS, Filters
 from api.http.problems import AnyRequest, refuse
 from api.storage.documents import DocumentPage, Documents, WholeDocument
 from api.system import System
-from pipeline.ports import Passage
+from pipeline.ports import Passage, Scope
 from pipeline.text import clean
 
 
@@ -41,11 +42,14 @@ class SearchResult(msgspec.Struct, frozen=True):
     passages: list[Passage]
 
 
-@post("/search", status_code=200, request_max_body_size=MAX_BODY_BYTES)
-async def search(data: JSONBody[SearchRequest], system: NamedDependency[System]) -> SearchResult:
+@post("/search", status_code=200, request_max_body_size=MAX_BODY_BYTES, **RATED)
+async def search(
+    data: JSONBody[SearchRequest], system: NamedDependency[System], caller: NamedDependency[Caller]
+) -> SearchResult:
     """Retrieve and rerank without answering."""
     host = system.host
-    found = await host.retriever.search(data.query, max(data.limit, host.options.candidates), data.filters)
+    scope = Scope(owner=caller.owner, filters=data.filters)
+    found = await host.retriever.search(data.query, max(data.limit, host.options.candidates), scope)
     ranked = await host.reranker.rerank(data.query, found, data.limit)
     return SearchResult(data.query, host.reranker.method, ranked)
 

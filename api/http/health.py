@@ -10,6 +10,7 @@ from litestar.di import NamedDependency
 
 from api import __version__
 from api.boot import Boot
+from api.http.callers import PUBLIC
 from api.http.problems import not_ready
 from api.storage.runs import reachable
 from api.system import System
@@ -40,13 +41,13 @@ class Plugins(msgspec.Struct, frozen=True):
     installed: list[registry.Installed]
 
 
-@get("/health")
+@get("/health", **PUBLIC)
 async def health() -> Health:
     """Answer as soon as the process lives."""
     return Health("healthy", __version__)
 
 
-@get("/health/ready")
+@get("/health/ready", **PUBLIC)
 async def ready(boot: NamedDependency[Boot]) -> Health:
     """Answer 200 when questions can be answered, 503 with the reason until then."""
     if boot.system is None or not boot.ready:

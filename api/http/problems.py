@@ -28,14 +28,22 @@ UPSTREAM_CODES = {Code.GENERATION_ERROR, Code.UPSTREAM_TRUNCATED}
 _FIELD = re.compile(r"(?:field `(?P<named>[^`]+)`)|(?:`\$\.(?P<path>[^`]+)`)")
 
 
-def refuse(status: int, detail: str, *, retry_after_s: int | None = None, **extra: Any) -> ProblemDetailsException:
+def refuse(
+    status: int,
+    detail: str,
+    *,
+    retry_after_s: int | None = None,
+    headers: dict[str, str] | None = None,
+    **extra: Any,
+) -> ProblemDetailsException:
     """Return the exception that answers a request with this status; ``extra`` are further members of the problem."""
+    retry = {"Retry-After": str(retry_after_s)} if retry_after_s is not None else {}
     return ProblemDetailsException(
         status_code=status,
         title=HTTPStatus(status).phrase,
         detail=detail,
         type_="about:blank",
-        headers={"Retry-After": str(retry_after_s)} if retry_after_s is not None else None,
+        headers=(headers or {}) | retry or None,
         extra=extra,
     )
 
@@ -65,9 +73,15 @@ def _http(request: AnyRequest, problem: HTTPException) -> Problem:
         return refuse(400, "The body broke off.").to_response(request)
     if problem.status_code >= HTTPStatus.INTERNAL_SERVER_ERROR:
         return _unexpected(request, problem)
-    shown = refuse(problem.status_code, problem.detail)
-    shown.headers = problem.headers
-    return shown.to_response(request)
+    if problem.status_code == HTTPStatus.TOO_MANY_REQUESTS:
+        return _too_often(problem).to_response(request)
+    return refuse(problem.status_code, problem.detail, headers=problem.headers).to_response(request)
+
+
+def _too_often(problem: HTTPException) -> ProblemDetailsException:
+    headers = problem.headers or {}
+    limit, wait_s = headers.get("RateLimit-Limit", "?"), int(headers.get("RateLimit-Reset", 1))
+    return refuse(429, f"You have asked {limit} times within a minute.", retry_after_s=max(wait_s, 1), headers=headers)
 
 
 def _invalid(problem: ValidationException) -> ProblemDetailsException:

@@ -8,8 +8,9 @@ from litestar import Response, get, post
 from litestar.di import NamedDependency
 from litestar.params import Parameter
 
+from api.http.callers import Caller
 from api.http.problems import bad_field, refuse
-from api.http.sse import EventStream
+from api.http.sse import EventStream, Reader
 from api.runs import Answer, Elsewhere, Expired, Runs
 from api.settings import Settings
 from pipeline.text import clean
@@ -19,18 +20,18 @@ After = Annotated[int, Parameter(ge=0, le=2**62, description="The same, for clie
 
 
 @get("/runs/{run_id:str}")
-async def read_run(run_id: str, runs: NamedDependency[Runs]) -> Answer:
+async def read_run(run_id: str, runs: NamedDependency[Runs], caller: NamedDependency[Caller]) -> Answer:
     """Return a run: its status, the answer so far, its sources and times."""
-    found = await runs.find(clean(run_id))
+    found = await runs.find(caller.owner, clean(run_id))
     if found is None:
         raise _unknown(run_id)
     return found
 
 
 @post("/runs/{run_id:str}/cancel", status_code=200)
-async def cancel_run(run_id: str, runs: NamedDependency[Runs]) -> Answer:
+async def cancel_run(run_id: str, runs: NamedDependency[Runs], caller: NamedDependency[Caller]) -> Answer:
     """Stop a run in whatever stage it is and return it as it ended; a second time changes nothing."""
-    stopped = await runs.stop(clean(run_id))
+    stopped = await runs.stop(caller.owner, clean(run_id))
     if stopped is None:
         raise _unknown(run_id)
     return stopped
@@ -38,8 +39,10 @@ async def cancel_run(run_id: str, runs: NamedDependency[Runs]) -> Answer:
 
 @get("/runs/{run_id:str}/events", media_type="text/event-stream")
 async def read_events(
+    *,
     run_id: str,
     runs: NamedDependency[Runs],
+    caller: NamedDependency[Caller],
     settings: NamedDependency[Settings],
     last_event_id: LastEventId = None,
     after: After = 0,
@@ -48,13 +51,14 @@ async def read_events(
 
     The header counts more than ``after``: browsers send it when they come back to the address they were given.
     """
-    return await stream_of(runs, run_id, after if last_event_id is None else _number(last_event_id), settings)
+    seen = after if last_event_id is None else _number(last_event_id)
+    return await stream_of(runs, caller, run_id, after=seen, heartbeat_s=settings.heartbeat_s)
 
 
-async def stream_of(runs: Runs, run_id: str, after: int, settings: Settings) -> Response[Any]:
+async def stream_of(runs: Runs, caller: Caller, run_id: str, *, after: int, heartbeat_s: float) -> Response[Any]:
     """Return a stream of the run's events behind number ``after``; 204 when there are none and will be none."""
     try:
-        source = await runs.source(clean(run_id))
+        source = await runs.source(caller.owner, clean(run_id))
     except Expired:
         raise refuse(410, f"The events of run {run_id!r} are not kept any more.") from None
     except Elsewhere:
@@ -63,7 +67,9 @@ async def stream_of(runs: Runs, run_id: str, after: int, settings: Settings) -> 
         raise _unknown(run_id)
     if source is not runs.bus and not [batch async for batch in source.read(run_id, after)]:
         return Response(None, status_code=204)
-    return EventStream(source, run_id, after=after, heartbeat_s=settings.heartbeat_s, joined=runs.join, left=runs.leave)
+    notices = {"joined": runs.join, "left": runs.leave}
+    permitted = caller.still_permitted
+    return EventStream(Reader(source, run_id, after=after, heartbeat_s=heartbeat_s, permitted=permitted, **notices))
 
 
 def _number(last_event_id: str) -> int:

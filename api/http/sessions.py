@@ -9,6 +9,7 @@ from litestar import delete, get, patch
 from litestar.di import NamedDependency
 from litestar.params import JSONBody, Parameter
 
+from api.http.callers import Caller
 from api.http.chat import MAX_BODY_BYTES
 from api.http.problems import refuse
 from api.runs import Runs
@@ -63,11 +64,16 @@ async def rename_session(
 
 
 @delete("/sessions/{session_id:str}")
-async def delete_session(session_id: str, sessions: NamedDependency[Sessions], runs: NamedDependency[Runs]) -> None:
+async def delete_session(
+    session_id: str,
+    sessions: NamedDependency[Sessions],
+    runs: NamedDependency[Runs],
+    caller: NamedDependency[Caller],
+) -> None:
     """Delete a conversation; what is being answered in it is stopped first."""
     found = await _found(session_id, sessions)
     if found.running:
-        await runs.stop(found.running)
+        await runs.stop(caller.owner, found.running)
     await sessions.delete(found.id)
 
 

@@ -19,6 +19,7 @@ log = structlog.get_logger()
 
 Notice = Callable[[str], object]
 """Is called with the run's id."""
+Permission = Callable[[], bool]
 
 FIRST_BEAT_S = 1.0
 """Some proxies give up a stream that is silent from its beginning."""
@@ -27,17 +28,15 @@ WRITE_DEADLINE_S = 30.0
 
 
 class EventStream(ServerSentEvent):
-    """Streams a run's events from a cursor; ``joined`` and ``left`` are called when its reader comes and goes.
+    """Streams a run's events to one reader.
 
     Litestar's own loop costs a thread hop a stream and a string builder an event; this one takes all frames that are
     ready and writes them at once, just as they lie in the log.
     """
 
-    def __init__(
-        self, source: Readable, run_id: str, *, after: int = 0, heartbeat_s: float, joined: Notice, left: Notice
-    ) -> None:
+    def __init__(self, reader: Reader) -> None:
         super().__init__(content=iter(()), status_code=200, headers={"Cache-Control": "no-cache"})
-        self._reader = Reader(source, run_id, after=after, heartbeat_s=heartbeat_s, joined=joined, left=left)
+        self._reader = reader
 
     def to_asgi_response(self, *args: Any, **kwargs: Any) -> ASGIStreamingResponse:
         """Return Litestar's response, its body written by our reader."""
@@ -65,10 +64,22 @@ class _EventStreamASGI(ASGIStreamingResponse):
 
 
 class Reader:
-    """One reader of one run: writes to its socket, notices that it left, keeps its connection alive."""
+    """One reader of one run: writes to its socket, notices that it left, keeps its connection alive.
+
+    It begins behind event ``after``. ``joined`` and ``left`` are called when it comes and goes; ``permitted`` is asked
+    now and then: a reader whose key is taken away is cut.
+    """
 
     def __init__(
-        self, source: Readable, run_id: str, *, after: int, heartbeat_s: float, joined: Notice, left: Notice
+        self,
+        source: Readable,
+        run_id: str,
+        *,
+        after: int,
+        heartbeat_s: float,
+        joined: Notice,
+        left: Notice,
+        permitted: Permission,
     ) -> None:
         self._source = source
         self._run_id = run_id
@@ -76,6 +87,7 @@ class Reader:
         self._heartbeat_s = heartbeat_s
         self._joined = joined
         self._left = left
+        self._permitted = permitted
         self._writing_since: float | None = None
         self._last_write = 0.0
 
@@ -84,7 +96,7 @@ class Reader:
         self._joined(self._run_id)
         self._last_write = asyncio.get_running_loop().time()
         write = asyncio.ensure_future(self._write(send))
-        watch = {asyncio.ensure_future(task) for task in (gone(receive), self._beat(send), self._stuck())}
+        watch = {asyncio.ensure_future(task) for task in (gone(receive), self._beat(send), self._given_up())}
         try:
             await asyncio.wait({write, *watch}, return_when=asyncio.FIRST_COMPLETED)
         finally:
@@ -124,11 +136,14 @@ class Reader:
                 await self._put(send, b": \n\n")
                 wait_s = self._heartbeat_s
 
-    async def _stuck(self) -> None:
-        """Return when a write has hung for too long; looks now and then, so that no timer is armed per write."""
+    async def _given_up(self) -> None:
+        """Return when a write has hung for too long, or the reader may read no more.
+
+        Looks now and then, so that no timer is armed per write.
+        """
         loop = asyncio.get_running_loop()
         since = None
-        while since is None or loop.time() - since < WRITE_DEADLINE_S:
+        while self._permitted() and (since is None or loop.time() - since < WRITE_DEADLINE_S):
             await asyncio.sleep(WRITE_DEADLINE_S / 10)
             since = self._writing_since
 

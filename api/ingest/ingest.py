@@ -63,12 +63,13 @@ async def ingest(system: System, paths: Sequence[Path]) -> AsyncGenerator[list[R
 
 async def reindex(system: System) -> AsyncGenerator[list[Result]]:
     """Cut and embed every stored document anew, with the embedder in force."""
-    async with writer(system.engine) as store:
-        worker = _Worker(system, store)
-        ids = await store.all_ids()
-        for start in range(0, len(ids), BATCH):
-            documents = await store.read(ids[start : start + BATCH])
-            yield await worker.renew(documents)
+    async with writer(system.engine) as every:
+        for store in await every.owners():
+            worker = _Worker(system, store)
+            ids = await store.all_ids()
+            for start in range(0, len(ids), BATCH):
+                documents = await store.read(ids[start : start + BATCH])
+                yield await worker.renew(documents)
 
 
 def _items(paths: Sequence[Path]) -> Iterator[Item]:

@@ -24,12 +24,13 @@ WRITE_TIMEOUT_S = 120.0
 
 FORGET = """
 with gone as (
-    select p.term, p.chunk_id, p.length from posting p join chunk c on c.id = p.chunk_id where c.document_id = any($1)
+    select p.term, p.chunk_id, p.length
+      from posting p join chunk c on c.id = p.chunk_id where c.owner = $2 and c.document_id = any($1)
 ), terms as (
     update term t set chunks = t.chunks - g.n
       from (select term, count(*) as n from gone group by term order by term) g where t.term = g.term
 )
-update store set chunks = chunks - (select count(*) from chunk where document_id = any($1)),
+update store set chunks = chunks - (select count(*) from chunk where owner = $2 and document_id = any($1)),
                  length = length - (select coalesce(sum(length), 0) from (select distinct chunk_id, length from gone) d)
 """
 
@@ -37,7 +38,7 @@ INDEX = """
 insert into posting (term, chunk_id, tf, length)
 select lexeme, id, least(tf, 32767), sum(tf) over (partition by id)
   from (select c.id, t.lexeme, cardinality(t.positions) as tf
-          from chunk c join document d on d.id = c.document_id,
+          from chunk c join document d on d.owner = c.owner and d.id = c.document_id,
                unnest(to_tsvector('english', concat_ws(' ', d.title, c.heading, c.text))) as t
          where c.id = any($1)) as terms
 """
@@ -66,31 +67,43 @@ class Prepared(msgspec.Struct, frozen=True):
 
 
 class Writer:
-    """One connection of its own: bulk writes need another codec and more patience than questions."""
+    """Writes one owner's documents.
 
-    def __init__(self, connection: asyncpg.Connection[asyncpg.Record]) -> None:
+    It has a connection of its own: bulk writes need another codec and more patience than questions.
+    """
+
+    def __init__(self, connection: asyncpg.Connection[asyncpg.Record], owner: str = "") -> None:
         self._connection = connection
+        self._owner = owner
 
     async def digests(self, ids: Sequence[str]) -> dict[str, bytes]:
         """Return the digests of those documents that are stored, by id."""
-        rows = await self._connection.fetch("select id, digest from document where id = any($1)", ids)
+        stored = "select id, digest from document where owner = $2 and id = any($1)"
+        rows = await self._connection.fetch(stored, ids, self._owner)
         return {row["id"]: row["digest"] for row in rows}
 
     async def all_ids(self) -> list[str]:
-        """Return the ids of all documents."""
-        return [row["id"] for row in await self._connection.fetch("select id from document order by id")]
+        """Return the ids of all documents of this owner."""
+        stored = "select id from document where owner = $1 order by id"
+        return [row["id"] for row in await self._connection.fetch(stored, self._owner)]
+
+    async def owners(self) -> list[Writer]:
+        """Return a writer for each owner that has documents, on this connection."""
+        rows = await self._connection.fetch("select distinct owner from document order by owner")
+        return [Writer(self._connection, row["owner"]) for row in rows]
 
     async def read(self, ids: Sequence[str]) -> list[Document]:
         """Return stored documents as they were read."""
-        wanted = "select id, title, url, text, meta as metadata, path from document where id = any($1) order by id"
-        return [Document(**row) for row in await self._connection.fetch(wanted, ids)]
+        columns = "id, title, url, text, meta as metadata, path"
+        wanted = f"select {columns} from document where owner = $2 and id = any($1) order by id"  # noqa: S608  # names of ours
+        return [Document(**row) for row in await self._connection.fetch(wanted, ids, self._owner)]
 
     async def replace(self, batch: Sequence[Prepared]) -> None:
         """Store the documents, replacing those that are there, in one transaction."""
         async with self._connection.transaction():
             await self._lock()
             await self._remove([ready.document.id for ready in batch])
-            await self._copy("document", [_document_row(ready) for ready in batch])
+            await self._copy("document", [{"owner": self._owner, **_document_row(ready)} for ready in batch])
             ids = await self._copy_chunks(batch)
             await self._connection.execute(INDEX, ids)
             await self._connection.execute(COUNT, ids)
@@ -99,15 +112,15 @@ class Writer:
         await self._connection.execute("select pg_advisory_xact_lock($1)", WRITE_LOCK)
 
     async def _remove(self, ids: list[str]) -> None:
-        await self._connection.execute(FORGET, ids)
-        await self._connection.execute("delete from document where id = any($1)", ids)
+        await self._connection.execute(FORGET, ids, self._owner)
+        await self._connection.execute("delete from document where owner = $2 and id = any($1)", ids, self._owner)
 
     async def _copy_chunks(self, batch: Sequence[Prepared]) -> list[int]:
         count = sum(len(ready.chunks) for ready in batch)
         new = "select nextval(pg_get_serial_sequence('chunk', 'id')) as id from generate_series(1, $1::int)"
         ids = [row["id"] for row in await self._connection.fetch(new, count)]
         rows = [row for ready in batch for row in _chunk_rows(ready)]
-        await self._copy("chunk", [{"id": i, **row} for i, row in zip(ids, rows, strict=True)])
+        await self._copy("chunk", [{"id": i, "owner": self._owner, **row} for i, row in zip(ids, rows, strict=True)])
         return ids
 
     async def _copy(self, table: str, rows: list[dict[str, Any]]) -> None:

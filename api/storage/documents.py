@@ -66,37 +66,40 @@ class StoreMismatch(ConfigurationError):
 
 
 class Documents:
-    """The collection, as the interfaces and the start see it."""
+    """The collection as one owner sees it: the documents that everybody may read, and the owner's."""
 
-    def __init__(self, engine: AsyncEngine) -> None:
+    def __init__(self, engine: AsyncEngine, owner: str = "") -> None:
         self._engine = engine
+        self._readable = tables.Document.owner.in_({"", owner})
 
     async def count(self) -> int:
         """Return how many documents there are."""
         async with self._engine.connect() as connection:
-            return await connection.scalar(select(func.count()).select_from(tables.Document)) or 0
+            return await connection.scalar(select(func.count()).where(self._readable)) or 0
 
     async def page(self, limit: int, offset: int) -> DocumentPage:
         """Return ``limit`` documents from the ``offset``-th on, by title, then id."""
-        row = tables.Document
-        columns = (row.id, row.title, row.url, row.meta, row.size_bytes, row.chunk_count, row.updated_at)
-        wanted = select(*columns).order_by(row.title, row.id).limit(limit).offset(offset)
+        by_title = (tables.Document.title, tables.Document.id)
+        wanted = select(*_columns()).where(self._readable).order_by(*by_title).limit(limit).offset(offset)
         async with self._engine.connect() as connection:
             found = (await connection.execute(wanted)).all()
-            total = await connection.scalar(select(func.count()).select_from(row)) or 0
+            total = await connection.scalar(select(func.count()).where(self._readable)) or 0
         return DocumentPage([DocumentRow(**_named(columns)) for columns in found], total, limit, offset)
 
     async def find(self, document_id: str) -> WholeDocument | None:
-        """Return a document, None when there is none of this id."""
-        row, chunk = tables.Document, tables.Chunk
-        columns = (row.id, row.title, row.url, row.meta, row.size_bytes, row.chunk_count, row.updated_at, row.text)
-        pieces = select(chunk.id, chunk.position, chunk.heading, chunk.text).where(chunk.document_id == document_id)
+        """Return a document, None when there is none of this id; the owner's goes before one for everybody."""
+        table, chunk = tables.Document, tables.Chunk
+        columns = (*_columns(), table.text, table.owner)
+        wanted = select(*columns).where(table.id == document_id, self._readable).order_by(table.owner.desc())
         async with self._engine.connect() as connection:
-            found = (await connection.execute(select(*columns).where(row.id == document_id))).first()
-            chunks = (await connection.execute(pieces.order_by(chunk.position))).all()
-        if found is None:
-            return None
-        return WholeDocument(**_named(found), chunks=[ChunkRow(*piece) for piece in chunks])
+            row = (await connection.execute(wanted.limit(1))).first()
+            if row is None:
+                return None
+            found = _named(row)
+            own = (chunk.owner == found.pop("owner"), chunk.document_id == document_id)
+            pieces = select(chunk.id, chunk.position, chunk.heading, chunk.text).where(*own).order_by(chunk.position)
+            chunks = (await connection.execute(pieces)).all()
+        return WholeDocument(**found, chunks=[ChunkRow(*piece) for piece in chunks])
 
     async def bind(self, embedder: Embedder, *, renew: bool = False) -> None:
         """Note the embedder in an empty store and index for its dimension; check it against a filled one.
@@ -131,6 +134,11 @@ def _vector_index(dimension: int) -> str:
         f"create index {tables.VECTOR_INDEX} on chunk using hnsw "
         f"((embedding::halfvec({int(dimension)})) halfvec_cosine_ops) with (m = 16, ef_construction = 64)"
     )
+
+
+def _columns() -> tuple[Any, ...]:
+    row = tables.Document
+    return row.id, row.title, row.url, row.meta, row.size_bytes, row.chunk_count, row.updated_at
 
 
 def _named(row: Any) -> dict[str, Any]:

@@ -72,11 +72,16 @@ class PostgresRuns:
             raise await self._why_refused(run) from refused
 
     async def _insert(self, connection: AsyncConnection, run: Run) -> None:
-        session = insert(tables.Session).values(id=run.session_id, title=title_of(run.question))
-        await connection.execute(session.on_conflict_do_update(index_elements=["id"], set_={"updated_at": func.now()}))
+        session = insert(tables.Session).values(owner=run.owner, id=run.session_id, title=title_of(run.question))
+        touched = session.on_conflict_do_update(index_elements=["owner", "id"], set_={"updated_at": func.now()})
+        await connection.execute(touched)
         past = (
             select(tables.Message.role, tables.Message.content)
-            .where(tables.Message.session_id == run.session_id, tables.Message.content != "")
+            .where(
+                tables.Message.owner == run.owner,
+                tables.Message.session_id == run.session_id,
+                tables.Message.content != "",
+            )
             .order_by(tables.Message.number.desc())
             .limit(HISTORY_TURNS)
         )
@@ -86,6 +91,7 @@ class PostgresRuns:
         await connection.execute(
             insert(tables.Run).values(
                 id=run.id,
+                owner=run.owner,
                 session_id=run.session_id,
                 message_id=run.message_id,
                 status="running",
@@ -97,6 +103,7 @@ class PostgresRuns:
         await connection.execute(
             insert(tables.Message).values(
                 id=f"{run.message_id}-q",
+                owner=run.owner,
                 session_id=run.session_id,
                 run_id=run.id,
                 role="user",
@@ -109,11 +116,15 @@ class PostgresRuns:
         async with self._engine.connect() as connection:
             if run.idempotency:
                 key, digest = run.idempotency
-                same_key = select(tables.Run.id, tables.Run.request_digest).where(tables.Run.idempotency_key == key)
+                same_key = select(tables.Run.id, tables.Run.request_digest).where(
+                    tables.Run.owner == run.owner, tables.Run.idempotency_key == key
+                )
                 if found := (await connection.execute(same_key)).first():
                     return KeyTaken(found.id, same=found.request_digest == digest)
             running = select(tables.Run.id).where(
-                tables.Run.session_id == run.session_id, tables.Run.status == "running"
+                tables.Run.owner == run.owner,
+                tables.Run.session_id == run.session_id,
+                tables.Run.status == "running",
             )
             return SessionBusy(await connection.scalar(running) or "")
 
@@ -124,6 +135,7 @@ class PostgresRuns:
         async with self._engine.begin() as connection:
             message = insert(tables.Message).values(
                 id=run.message_id,
+                owner=run.owner,
                 session_id=run.session_id,
                 run_id=run.id,
                 role="assistant",
@@ -142,13 +154,14 @@ class PostgresRuns:
             packed = await connection.scalar(stored)
         return None if packed is None else await _unpacked(packed)
 
-    async def find(self, run_id: str) -> StoredRun | None:
-        """Return a run, None when there is none."""
+    async def find(self, owner: str, run_id: str) -> StoredRun | None:
+        """Return a run, None when its owner has none of this id."""
         found = select(tables.Run, tables.Message.content).outerjoin(
             tables.Message, tables.Message.id == tables.Run.message_id
         )
         async with self._engine.connect() as connection:
-            row = (await connection.execute(found.where(tables.Run.id == run_id))).mappings().first()
+            wanted = found.where(tables.Run.id == run_id, tables.Run.owner == owner)
+            row = (await connection.execute(wanted)).mappings().first()
         if row is None:
             return None
         outcome = Outcome(

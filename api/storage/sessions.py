@@ -64,52 +64,58 @@ def title_of(question: str) -> str:
 
 
 class Sessions:
-    """The conversations, as the interfaces see them."""
+    """One owner's conversations, as the interfaces see them."""
 
-    def __init__(self, engine: AsyncEngine) -> None:
+    def __init__(self, engine: AsyncEngine, owner: str) -> None:
         self._engine = engine
+        self._owner = owner
 
     async def page(self, limit: int, offset: int) -> SessionPage:
         """Return ``limit`` conversations from the ``offset``-th on."""
         newest = (tables.Session.updated_at.desc(), tables.Session.id)
         async with self._engine.connect() as connection:
-            rows = await connection.execute(_rows().order_by(*newest).limit(limit).offset(offset))
-            total = await connection.scalar(select(func.count()).select_from(tables.Session))
+            rows = await connection.execute(self._rows().order_by(*newest).limit(limit).offset(offset))
+            total = await connection.scalar(select(func.count()).where(tables.Session.owner == self._owner))
         return SessionPage([SessionRow(*row) for row in rows], total or 0, limit, offset)
 
     async def find(self, session_id: str) -> SessionRow | None:
         """Return a conversation, None when there is none of this id."""
         async with self._engine.connect() as connection:
-            row = (await connection.execute(_rows().where(tables.Session.id == session_id))).first()
+            row = (await connection.execute(self._rows().where(tables.Session.id == session_id))).first()
         return None if row is None else SessionRow(*row)
 
     async def messages(self, session_id: str, limit: int, offset: int) -> MessagePage:
         """Return ``limit`` turns from the ``offset``-th on; none for a conversation that does not exist."""
         turn, run = tables.Message, tables.Run
         columns = (turn.id, turn.run_id, turn.role, turn.content, turn.status, turn.created_at, run.sources, run.error)
-        own = turn.session_id == session_id
-        wanted = select(*columns).join(run, run.id == turn.run_id).where(own).order_by(turn.number)
+        own = (turn.owner == self._owner, turn.session_id == session_id)
+        wanted = select(*columns).join(run, run.id == turn.run_id).where(*own).order_by(turn.number)
         async with self._engine.connect() as connection:
             rows = (await connection.execute(wanted.limit(limit).offset(offset))).all()
-            total = await connection.scalar(select(func.count()).select_from(turn).where(own))
+            total = await connection.scalar(select(func.count()).select_from(turn).where(*own))
         return MessagePage([_message(row) for row in rows], total or 0, limit, offset)
 
     async def rename(self, session_id: str, title: str) -> None:
         """Give a conversation another title."""
         async with self._engine.begin() as connection:
-            await connection.execute(update(tables.Session).where(tables.Session.id == session_id).values(title=title))
+            await connection.execute(update(tables.Session).where(*self._own(session_id)).values(title=title))
 
     async def delete(self, session_id: str) -> None:
         """Delete a conversation with its messages and runs."""
         async with self._engine.begin() as connection:
-            await connection.execute(delete(tables.Session).where(tables.Session.id == session_id))
+            await connection.execute(delete(tables.Session).where(*self._own(session_id)))
 
+    def _own(self, session_id: str) -> tuple[Any, Any]:
+        return tables.Session.owner == self._owner, tables.Session.id == session_id
 
-def _rows() -> Any:
-    session, turn, run = tables.Session, tables.Message, tables.Run
-    count = select(func.count()).where(turn.session_id == session.id).scalar_subquery()
-    running = select(run.id).where(run.session_id == session.id, run.status == "running").limit(1).scalar_subquery()
-    return select(session.id, session.title, session.created_at, session.updated_at, count, running)
+    def _rows(self) -> Any:
+        session, turn, run = tables.Session, tables.Message, tables.Run
+        turns = (turn.owner == session.owner, turn.session_id == session.id)
+        answering = (run.owner == session.owner, run.session_id == session.id, run.status == "running")
+        count = select(func.count()).where(*turns).scalar_subquery()
+        running = select(run.id).where(*answering).limit(1).scalar_subquery()
+        columns = (session.id, session.title, session.created_at, session.updated_at, count, running)
+        return select(*columns).where(session.owner == self._owner)
 
 
 def _message(row: Any) -> MessageRow:

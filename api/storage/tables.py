@@ -12,6 +12,7 @@ from sqlalchemy import (
     Computed,
     DateTime,
     ForeignKey,
+    ForeignKeyConstraint,
     Identity,
     Index,
     LargeBinary,
@@ -49,12 +50,26 @@ class Base(DeclarativeBase):
     type_annotation_map = {str: Text, datetime: DateTime(timezone=True), JsonObject: JSONB, list[JsonObject]: JSONB}  # noqa: RUF012  # SQLAlchemy's own name and form
 
 
+class ApiKey(Base):
+    """A key that callers may show; several may have one owner, so that one can be changed for another."""
+
+    __tablename__ = "api_key"
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    owner: Mapped[str]
+    digest: Mapped[bytes] = mapped_column(LargeBinary, unique=True)
+    """SHA-256 of the key, which is kept nowhere."""
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+
+
 class Session(Base):
-    """A conversation."""
+    """A conversation; its id is the client's, so that two owners may choose the same."""
 
     __tablename__ = "session"
-    __table_args__ = (Index(None, "updated_at"),)
+    __table_args__ = (Index(None, "owner", "updated_at"),)
 
+    owner: Mapped[str] = mapped_column(primary_key=True)
+    """Of sessions, runs and documents: the name of the caller's key; empty where callers need none."""
     id: Mapped[str] = mapped_column(primary_key=True)
     title: Mapped[str]
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
@@ -67,14 +82,16 @@ class Run(Base):
     __tablename__ = "run"
     __table_args__ = (
         CheckConstraint("status in ('running', 'completed', 'cancelled', 'error')", name="status"),
-        Index(None, "session_id"),
-        Index(ONE_RUN_A_SESSION, "session_id", unique=True, postgresql_where=text("status = 'running'")),
-        Index(ONE_RUN_A_KEY, "idempotency_key", unique=True),
+        ForeignKeyConstraint(["owner", "session_id"], ["session.owner", "session.id"], ondelete="CASCADE"),
+        Index(None, "owner", "session_id"),
+        Index(ONE_RUN_A_SESSION, "owner", "session_id", unique=True, postgresql_where=text("status = 'running'")),
+        Index(ONE_RUN_A_KEY, "owner", "idempotency_key", unique=True),
         Index("ix_run_running", "worker", postgresql_where=text("status = 'running'")),
     )
 
     id: Mapped[str] = mapped_column(primary_key=True)
-    session_id: Mapped[str] = mapped_column(ForeignKey("session.id", ondelete="CASCADE"))
+    owner: Mapped[str]
+    session_id: Mapped[str]
     message_id: Mapped[str]
     status: Mapped[str]
     sources: Mapped[list[JsonObject]] = mapped_column(server_default="[]")
@@ -103,12 +120,14 @@ class Message(Base):
     __table_args__ = (
         CheckConstraint("role in ('user', 'assistant')", name="role"),
         CheckConstraint("status in ('completed', 'cancelled', 'error')", name="status"),
-        Index(None, "session_id", "number"),
+        ForeignKeyConstraint(["owner", "session_id"], ["session.owner", "session.id"], ondelete="CASCADE"),
+        Index(None, "owner", "session_id", "number"),
     )
 
     id: Mapped[str] = mapped_column(primary_key=True)
     number: Mapped[int] = mapped_column(BigInteger, Identity())
-    session_id: Mapped[str] = mapped_column(ForeignKey("session.id", ondelete="CASCADE"))
+    owner: Mapped[str]
+    session_id: Mapped[str]
     run_id: Mapped[str] = mapped_column(ForeignKey("run.id", ondelete="CASCADE"))
     role: Mapped[str]
     content: Mapped[str]
@@ -117,9 +136,11 @@ class Message(Base):
 
 
 class Document(Base):
-    """A document as it was read; ``text`` is Markdown."""
+    """A document as it was read; ``text`` is Markdown. What has no owner may be read by everybody."""
 
     __tablename__ = "document"
+
+    owner: Mapped[str] = mapped_column(primary_key=True)
     id: Mapped[str] = mapped_column(primary_key=True)
     title: Mapped[str]
     url: Mapped[str | None]
@@ -137,10 +158,15 @@ class Chunk(Base):
     """A piece of a document, the unit of retrieval."""
 
     __tablename__ = "chunk"
-    __table_args__ = (Index(None, "document_id"),)
+    __table_args__ = (
+        ForeignKeyConstraint(["owner", "document_id"], ["document.owner", "document.id"], ondelete="CASCADE"),
+        Index(None, "owner", "document_id"),
+        Index("ix_chunk_private", "id", "owner", postgresql_where=text("owner <> ''")),
+    )
 
     id: Mapped[int] = mapped_column(BigInteger, Identity(), primary_key=True)
-    document_id: Mapped[str] = mapped_column(ForeignKey("document.id", ondelete="CASCADE"))
+    owner: Mapped[str]
+    document_id: Mapped[str]
     position: Mapped[int]
     heading: Mapped[str]
     text: Mapped[str]

@@ -29,10 +29,10 @@ with lost as (
     update run set status = 'error', error = cast(:error as jsonb), finished_at = now()
      where status = 'running' and worker = :worker and not (id = any(cast(:live as text[])))
        and created_at <= now() - make_interval(secs => :age_s)
-     returning id, session_id, message_id
+     returning id, owner, session_id, message_id
 )
-insert into message (id, session_id, run_id, role, content, status)
-select message_id, session_id, id, 'assistant', '', 'error' from lost
+insert into message (id, owner, session_id, run_id, role, content, status)
+select message_id, owner, session_id, id, 'assistant', '', 'error' from lost
 on conflict do nothing
 """
 

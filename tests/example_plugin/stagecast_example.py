@@ -13,7 +13,7 @@ class Shelf:
     def __init__(self, host):
         pass
 
-    def search(self, question, limit, filters):
+    def search(self, question, limit, scope):
         asked = question.lower()
         found = [(name, text) for name, text in BOOKS.items() if name in asked]
         return [

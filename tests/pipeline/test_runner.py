@@ -183,9 +183,7 @@ async def test_a_stop_ends_the_stage_at_once_and_keeps_the_answer_so_far():
     assert "Stream cancelled by client" in [line["event"] for line in logs]
 
 
-async def test_a_stage_that_ignores_its_cancellation_does_not_hold_the_run(monkeypatch):
-    monkeypatch.setattr("pipeline.runner.STOP_GRACE_S", 0.05)
-
+async def test_a_stage_that_ignores_its_cancellation_does_not_hold_the_run():
     async def stubborn():
         for _ in range(20):
             try:
@@ -200,6 +198,46 @@ async def test_a_stage_that_ignores_its_cancellation_does_not_hold_the_run(monke
 async def test_silence_ends_a_run_with_an_idle_timeout():
     events = await ran(("work", stage_of(Start(), forever)), limits=Limits(idle_s=0.05))
     assert last(events)["content"]["code"] == "IDLE_TIMEOUT"
+
+
+async def test_a_stage_may_have_an_idle_limit_of_its_own():
+    limits = Limits(idle_s=30, stage_idle_s={"second": 0.05})
+    second_start, _ = stage_events("second")
+    quiet = ("work", stage_of(Start(), lambda: asyncio.sleep(0.1), Complete()))
+    events = await ran(quiet, ("second", stage_of(second_start(), forever)), limits=limits)
+    error = last(events)["content"]
+    assert (error["code"], error["stage"]) == ("IDLE_TIMEOUT", "second")
+
+
+async def test_a_stage_that_never_waits_leaves_the_loop_to_others():
+    beats = 0
+
+    async def beat():
+        nonlocal beats
+        while True:
+            await asyncio.sleep(0)
+            beats += 1
+
+    beating = asyncio.create_task(beat())
+    await ran(("work", stage_of(Start(), *[Token("x")] * 6400, Complete())))
+    beating.cancel()
+    assert beats >= 100
+
+
+async def test_a_stage_that_never_ends_is_ended_before_it_fills_the_memory(monkeypatch):
+    monkeypatch.setattr("pipeline.runner.MAX_RUN_BYTES", 100_000)
+
+    class Endless:
+        async def run(self, run):
+            yield Start()
+            while True:
+                yield Token("x" * 100)
+
+    with structlog.testing.capture_logs() as logs:
+        events = await ran(("work", Endless()))
+    assert last(events)["content"]["code"] == "STAGE_ERROR"
+    assert len(events) < 1000
+    assert any("bytes of events" in str(line.get("reason")) for line in logs)
 
 
 async def test_the_idle_limit_is_not_a_total_one():
@@ -222,17 +260,58 @@ async def test_a_model_that_does_not_begin_is_given_up():
 
 
 async def test_done_is_not_said_before_the_answer_is_stored(monkeypatch):
-    monkeypatch.setattr("pipeline.runner.STORE_ATTEMPTS_S", (0, 0.01, 0.01))
+    monkeypatch.setattr("pipeline.runner.STORE_WAITS_S", (0, 0.01))
     store = MemoryStore(failures=[OSError("down"), OSError("down")])
     assert last(await ran(("work", stage_of(Start(), Complete())), store=store))["type"] == "done"
     assert store.outcomes["r"].status == "completed"
 
 
-async def test_an_answer_that_cannot_be_stored_is_an_error(monkeypatch):
-    monkeypatch.setattr("pipeline.runner.STORE_ATTEMPTS_S", (0, 0.01))
-    store = MemoryStore(failures=[OSError("down")] * 9)
-    error = last(await ran(("work", stage_of(Start(), Complete())), store=store))
+async def test_an_answer_that_cannot_be_stored_is_an_error_and_is_stored_as_one_once_that_is_possible(monkeypatch):
+    monkeypatch.setattr("pipeline.runner.STORE_WAITS_S", (0, 0.01))
+    monkeypatch.setattr("pipeline.runner.STORE_DEADLINE_S", 0.05)
+    store = MemoryStore(failures=[OSError("down")] * 30)
+    error = last(await ran(("work", stage_of(Start(), Token("all"), Complete())), store=store))
     assert error["content"]["code"] == "INTERNAL_ERROR"
+    assert (store.outcomes["r"].status, store.outcomes["r"].answer) == ("error", "all")
+    assert json.loads(store.frames["r"][-1].split(b"data: ")[1])["type"] == "error"
+
+
+async def test_a_stop_ends_a_run_whose_answer_cannot_be_stored():
+    store = MemoryStore(failures=[OSError("down")] * 2)
+    events = await ran(
+        ("work", stage_of(Start(), Token("all"), Complete())), store=store, during=lambda runner: runner.stop("r")
+    )
+    assert last(events)["type"] == "cancelled"
+    assert (store.outcomes["r"].status, store.outcomes["r"].answer) == ("cancelled", "all")
+
+
+async def test_a_stop_while_a_whole_answer_is_being_stored_changes_nothing():
+    class Slow(MemoryStore):
+        async def finish(self, run, outcome, frames):
+            await asyncio.sleep(0.05)
+            await super().finish(run, outcome, frames)
+
+    store = Slow()
+    events = await ran(("work", stage_of(Start(), Complete())), store=store, during=lambda runner: runner.stop("r"))
+    assert last(events)["type"] == "done"
+    assert store.outcomes["r"].status == "completed"
+
+
+async def test_a_reader_can_be_told_the_end_of_a_run_that_cannot_be_stored_yet(monkeypatch):
+    monkeypatch.setattr("pipeline.runner.STORE_WAITS_S", (0, 0.05))
+    bus = MemoryBus(linger_s=0)
+    store = MemoryStore(failures=[OSError("down")] * 3)
+    runner = Runner([("work", stage_of(Start(), ValueError()))], bus, store, Limits())
+    await runner.start(a_run())
+    ended, told = runner.ended("r"), runner.told("r")
+    assert ended is not None
+    assert told is not None
+    assert (await told).status == "error"
+    assert not ended.done()
+    async with aclosing(bus.read("r")) as batches:
+        assert "error" in str([frames async for frames in batches])
+    assert (await ended).status == "error"
+    assert store.outcomes["r"].status == "error"
 
 
 async def test_an_error_is_told_before_it_is_stored_and_done_only_after():
