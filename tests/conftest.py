@@ -184,9 +184,10 @@ def read_events(response):
     return events
 
 
-def ask(server, message, **body):
+def ask(server, message, headers=None, **body):
     """Ask a question and return the events."""
-    with httpx.stream("POST", f"{server.url}/chat", json={"message": message, **body}, timeout=30) as response:
+    body = {"message": message, **body}
+    with httpx.stream("POST", f"{server.url}/chat", json=body, headers=headers, timeout=30) as response:
         assert response.status_code == 200, response.read()
         return read_events(response)
 
