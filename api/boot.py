@@ -15,8 +15,9 @@ from api.access import Access
 from api.ingest.sample import load_sample
 from api.settings import Settings
 from api.storage.keys import Keys
-from api.system import System, running, warm_all
+from api.system import System, plugin_modules, running, warm_all
 from pipeline.live import Stop
+from pipeline.loopwatch import LoopWatch
 
 log = structlog.get_logger()
 
@@ -62,7 +63,8 @@ class Boot:
                 await self.access.begin(Keys(system.engine).digests)
                 self.system = system
                 await self._prepare(system)
-                await self._leave.wait()
+                with LoopWatch(plugin_modules(self.settings)):
+                    await self._leave.wait()
         except Exception as problem:  # noqa: BLE001  # whatever stops the start is told by whoever started us
             self.reason = "the start failed"
             self._failed(problem)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import sys
 import traceback
 from typing import TextIO
@@ -10,6 +11,12 @@ from typing import TextIO
 import structlog
 
 MAX_CAUSES = 5
+MAX_CHARS = 2_000
+"""Of one value in a line."""
+UNPRINTABLE = re.compile(
+    "[\x00-\x1f\x7f-\x9f\u00ad\u061c\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb\ud800-\udfff]"
+)
+"""Control, line-breaking, direction and zero-width characters: with them a client could forge lines on a terminal."""
 
 
 def configure(level: str, stream: TextIO | None = None) -> None:
@@ -34,7 +41,12 @@ def configure(level: str, stream: TextIO | None = None) -> None:
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=shared,
-            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, _without_messages, *render],
+            processors=[
+                structlog.stdlib.ProcessorFormatter.remove_processors_meta,
+                _without_messages,
+                _printable,
+                *render,
+            ],
         )
     )
     root = logging.getLogger()
@@ -57,3 +69,13 @@ def _without_messages(_logger: object, _name: str, event: structlog.typing.Event
     if chain:
         event["exception"] = chain
     return event
+
+
+def _printable(_logger: object, _name: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
+    """Escape what is no plain text and cut what is too long."""
+    return {key: _plain(value) if isinstance(value, str) else value for key, value in event.items()}
+
+
+def _plain(value: str) -> str:
+    shown = value if len(value) <= MAX_CHARS else f"{value[:MAX_CHARS]}... ({len(value):,} characters)"
+    return UNPRINTABLE.sub(lambda found: f"\\u{ord(found[0]):04x}", shown)

@@ -54,6 +54,12 @@ def check_plugins(settings: Settings) -> None:
         registry.find("stage", name)
 
 
+def plugin_modules(settings: Settings) -> dict[str, str]:
+    """Return the kind and name of the plugin in force behind each module."""
+    chosen = [*settings.plugins.items(), *(("stage", name) for name in settings.stages)]
+    return {registry.find(kind, name).module: f"{kind} {name}" for kind, name in chosen}
+
+
 @asynccontextmanager
 async def running(settings: Settings, *, share: bool = False, renew: bool = False) -> AsyncGenerator[System]:
     """Start the database, make the plugins, and lend the system until the end.

@@ -38,6 +38,33 @@ def test_an_exception_is_told_by_kind_and_place_and_not_by_its_message(lines):
         assert "canary" not in json.dumps(line)
 
 
+class Terminal(io.StringIO):
+    def isatty(self):
+        return True
+
+
+@pytest.mark.parametrize("place", ["event", "value", "foreign"])
+def test_on_a_terminal_too_control_characters_cannot_forge_a_line(lines, place):
+    out = Terminal()
+    logs.configure("INFO", out)
+    hostile = "a\n2026-01-01 [info] forged\r\x1b[2K\x9b1A\u202e\u2028\ud800"
+    if place == "foreign":
+        logging.getLogger("library").warning(hostile)
+    else:
+        structlog.get_logger().info(*([hostile] if place == "event" else ["request"]), path=hostile, n=1)
+    text = out.getvalue()
+    assert len(text.splitlines()) == 1
+    assert "\\u000a2026-01-01" in text
+    assert not any(character in text for character in "\r\x9b\u202e\u2028\ud800")
+    assert "\x1b[2K" not in text
+
+
+def test_an_endless_value_is_cut(lines):
+    structlog.get_logger().info("request", agent="x" * 1_000_000)
+    [line] = lines()
+    assert len(line["agent"]) < 2_100
+
+
 def test_control_characters_cannot_forge_a_line(lines):
     structlog.get_logger().info("request", path='/a\n{"event":"forged"}\x1b[31m\u2028')
     assert [line["event"] for line in lines()] == ["request"]
