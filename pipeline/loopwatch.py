@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Mapping
 from types import FrameType
+from typing import Self
 
 import structlog
 
@@ -30,7 +31,7 @@ class LoopWatch:
         self._turned = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="loop-watch", daemon=True)
 
-    def __enter__(self) -> LoopWatch:
+    def __enter__(self) -> Self:
         self._loop = asyncio.get_running_loop()
         self._loop_thread = threading.get_ident()
         self._thread.start()
