@@ -110,19 +110,19 @@ async def test_who_leaves_an_answer_closes_it():
 def test_a_wait_that_cannot_be_read_is_not_asked_for(header):
     assert retry_after_s(header) is None
     for retry, longest in enumerate(BACK_OFF_S, 1):
-        waits = [wait_before(retry, header) for _ in range(50)]
+        waits = [wait_before(retry, header) or 0.0 for _ in range(50)]
         assert longest / 2 <= min(waits) < max(waits) <= longest
 
 
 @pytest.mark.parametrize(("header", "seconds"), [("0", 0), ("2", 2), (" 5 ", 5), ("0.5", 0.5)])
 def test_a_wait_in_seconds_is_kept_and_blurred(header, seconds):
-    waits = [wait_before(1, header) for _ in range(50)]
+    waits = [wait_before(1, header) or 0.0 for _ in range(50)]
     assert seconds <= min(waits) < max(waits) <= seconds + JITTER_S
 
 
 def test_a_wait_until_a_date_is_kept():
     soon = format_datetime(datetime.now(UTC) + timedelta(seconds=3), usegmt=True)
-    assert 1 < retry_after_s(soon) <= 3
+    assert 1 < (retry_after_s(soon) or 0) <= 3
     assert retry_after_s("Wed, 21 Oct 2015 07:28:00 GMT") == 0
     assert retry_after_s("Wed, 21 Oct 2015 07:28:00 -0000") == 0
 
