@@ -261,6 +261,8 @@ def type_of(event: Event) -> str:
 
 
 _encode = msgspec.json.Encoder().encode
+_LINE_SEPARATOR = re.compile(rb"\xe2\x80[\xa8\xa9]|\xc2\x85")
+"""U+2028, U+2029, U+0085: no ends of lines to SSE, but to clients that split with ``str.splitlines``, as httpx does."""
 
 
 def frame(number: int, event: Event, timestamp: bytes) -> bytes:
@@ -270,10 +272,16 @@ def frame(number: int, event: Event, timestamp: bytes) -> bytes:
         ValueError: The frame exceeds ``MAX_FRAME_BYTES``, or its text holds a lone surrogate.
     """
     body = _encode(event)
+    if not body.isascii():
+        body = _LINE_SEPARATOR.sub(_escaped, body)
     if len(body) > MAX_FRAME_BYTES:
         raise ValueError(f"a {type_of(event)} event of {len(body):,} bytes; at most {MAX_FRAME_BYTES:,} are sent")
     retry = RETRY if isinstance(event, Error) and event.content.code is Code.SERVER_RESTART else b""
     return b'%bid: %d\ndata: %b,"timestamp":"%b"}\n\n' % (retry, number, body[:-1], timestamp)
+
+
+def _escaped(separator: re.Match[bytes]) -> bytes:
+    return b"\\u%04x" % ord(separator[0].decode())
 
 
 class WallClock:

@@ -5,37 +5,64 @@ from __future__ import annotations
 import asyncio
 import importlib
 import os
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Iterator
 from contextlib import aclosing, suppress
 from typing import Any
+
+import aiohttp
+import httpx
 
 from pipeline.errors import ConfigurationError, GenerationFailed, RunError, UpstreamTruncated
 from pipeline.host import Host
 from pipeline.ports import Finish, Prompt
+from pipeline.retries import STATUSES, TryAgain, until_answered
 
-RETRIES = 2
-"""Before the first token only; LiteLLM honours ``Retry-After``."""
+CONNECT_TIMEOUT_S = 4.5
+"""Finding the address, connecting and TLS, together; two attempts fit into the time that retries may take."""
 READ_TIMEOUT_S = 60.0
 """Between bytes of the upstream; the runner's own limits, which count tokens, are what users see."""
 
 NOWHERE = "http://127.0.0.1:1/v1"
 """Nothing listens there."""
 
-_MESSAGES = {
-    "AuthenticationError": ("The language model's provider refused the key it was given.", False),
-    "PermissionDeniedError": ("The language model's provider does not permit this request.", False),
-    "NotFoundError": ("The language model's provider does not know this model.", False),
+_BY_KIND = {
     "ContextWindowExceededError": ("The question and its passages are too long for the language model.", False),
     "ContentPolicyViolationError": ("The language model's provider refused to answer this.", False),
-    "BadRequestError": ("The language model's provider refused the request.", False),
-    "RateLimitError": ("The language model's provider is at its limit; try again later.", True),
-    "Timeout": ("The language model did not answer in time.", True),
-    "APIConnectionError": ("The language model could not be reached.", True),
+    "ClientSSLError": ("The connection to the language model could not be secured.", False),
+    "SSLError": ("The connection to the language model could not be secured.", False),
+    "ConnectTimeout": ("The language model could not be reached.", True),
+    "TimeoutException": ("The language model did not answer in time.", True),
+    "TransportError": ("The language model could not be reached.", True),
+    "JSONDecodeError": ("The language model's answer could not be read.", True),
+    "UnicodeDecodeError": ("The language model's answer could not be read.", True),
+}
+"""What to say of an exception with one of these among its causes and their base classes; the first that fits."""
+_BY_STATUS = {
+    401: ("The language model's provider refused the key it was given.", False),
+    403: ("The language model's provider does not permit this request.", False),
+    404: ("The language model's provider does not know this model.", False),
+    408: ("The language model did not answer in time.", True),
+    409: ("The language model failed.", True),
+    429: ("The language model's provider is at its limit; try again later.", True),
+    504: ("The language model did not answer in time.", True),
 }
 
 
 class LiteLLM:
-    """Streams from the model that ``STAGECAST_LLM_MODEL`` names; arguments are those listed here and no others."""
+    """Streams from the model that ``STAGECAST_LLM_MODEL`` names; arguments are those listed here and no others.
+
+    What the far end can do, and what becomes of it:
+
+    * no connection, or one that is lost before the first token, and the statuses of :mod:`pipeline.retries`: asked
+      again at most twice, then ``GENERATION_ERROR``; other statuses and TLS errors: at once. Redirects are not followed
+      where LiteLLM lets one choose: for providers that it reaches through OpenAI's client.
+    * a stream that ends, or is cut, without a finish reason: ``UPSTREAM_TRUNCATED``, and asked again as long as it had
+      brought no token.
+    * an error event, malformed JSON or bytes that are no UTF-8 in mid-stream: ``GENERATION_ERROR``, retryable. LiteLLM
+      reads a stream strictly, so bad bytes end it; no text is made up for them.
+    * any finish reason is passed on, ``length``, ``content_filter`` and ``tool_calls`` included; no tools are offered,
+      so a call of one is an answer without text.
+    """
 
     def __init__(self, host: Host) -> None:
         options = host.options
@@ -52,8 +79,9 @@ class LiteLLM:
             "max_tokens": options.llm_max_tokens,
             "stream": True,
             "stream_options": {"include_usage": True},
-            "num_retries": RETRIES,
-            "timeout": READ_TIMEOUT_S,
+            "num_retries": 0,
+            "max_retries": 0,
+            "timeout": httpx.Timeout(READ_TIMEOUT_S, connect=CONNECT_TIMEOUT_S, pool=CONNECT_TIMEOUT_S),
             "drop_params": True,
         }
         if options.llm_api_base and not os.environ.get("OPENAI_API_KEY") and options.llm_model.startswith("openai/"):
@@ -72,20 +100,25 @@ class LiteLLM:
     async def stream(self, prompt: Prompt) -> AsyncGenerator[str | Finish]:
         """Yield the model's text as it comes; the upstream connection is closed when the reader leaves."""
         litellm = await self._threads.run(_import)
+        litellm.aclient_session = litellm.aclient_session or _direct_session()
+        async with aclosing(until_answered(lambda: self._attempt(litellm, prompt))) as pieces:
+            async for piece in pieces:
+                yield piece
+
+    async def _attempt(self, litellm: Any, prompt: Prompt) -> AsyncGenerator[str | Finish]:
+        finish, begun = Finish(""), False
         try:
             stream = await litellm.acompletion(messages=prompt.messages, **self._arguments)
             async with aclosing(stream) as chunks:
-                finish = Finish("")
                 async for chunk in chunks:
                     piece, finish = _read(chunk, finish)
                     if piece:
+                        begun = True
                         yield piece
-                if stream.received_finish_reason is None:
-                    raise UpstreamTruncated
-        except (RunError, asyncio.CancelledError, GeneratorExit):
-            raise
         except Exception as problem:
-            raise _explained(problem) from problem
+            raise _explained(problem, begun=begun) from problem
+        if stream.received_finish_reason is None:
+            raise TryAgain(UpstreamTruncated())
         yield finish
 
 
@@ -101,14 +134,55 @@ def _read(chunk: Any, finish: Finish) -> tuple[str, Finish]:
     return (choice and choice.delta and choice.delta.content) or "", finish
 
 
-def _explained(problem: Exception) -> GenerationFailed:
-    """Say in plain words what went wrong upstream; failures in mid-stream are wrapped by LiteLLM."""
-    origin = getattr(problem, "original_exception", None) or problem
-    for kind in type(origin).__mro__:
-        if kind.__name__ in _MESSAGES:
-            message, retryable = _MESSAGES[kind.__name__]
-            return GenerationFailed(message, retryable=retryable)
-    return GenerationFailed("The language model failed.")
+def _explained(problem: Exception, *, begun: bool) -> RunError | TryAgain:
+    """Say in plain words what went wrong upstream, and whether it may be tried again."""
+    causes = list(_causes(problem))
+    kinds = {kind.__name__ for cause in causes for kind in type(cause).__mro__}
+    known = next((said for kind, said in _BY_KIND.items() if kind in kinds), None)
+    if known and "TransportError" in kinds:
+        failure = UpstreamTruncated() if begun else GenerationFailed(known[0], retryable=known[1])
+        return TryAgain(failure) if failure.retryable else failure
+    if known:
+        return GenerationFailed(known[0], retryable=known[1])
+    response = next((cause.response for cause in causes if isinstance(cause, httpx.HTTPStatusError)), None)
+    status = response.status_code if response else getattr(problem, "status_code", 500)
+    message, retryable = _BY_STATUS.get(status) or _by_class(status)
+    failure = GenerationFailed(message, retryable=retryable)
+    if status not in STATUSES:
+        return failure
+    return TryAgain(failure, status=status, retry_after=response.headers.get("retry-after") if response else None)
+
+
+def _causes(problem: BaseException) -> Iterator[BaseException]:
+    """Yield an exception and what led to it: LiteLLM wraps, and calls what it does not know a failed connection."""
+    cause: BaseException | None = problem
+    while cause is not None:
+        yield cause
+        cause = getattr(cause, "original_exception", None) or cause.__cause__ or cause.__context__
+
+
+def _by_class(status: int) -> tuple[str, bool]:
+    if status < 400:
+        return "The language model's address only leads to another one, which is not followed.", False
+    if status < 500:
+        return "The language model's provider refused the request.", False
+    return "The language model failed.", True
+
+
+def _direct_session() -> httpx.AsyncClient:
+    """Return a session as LiteLLM would make it, but for two things that it lets nobody choose.
+
+    Redirects are not followed: they would take the prompt to another host. And connections are not limited to 500 a
+    host, which a stream would wait for in vain: the server limits its runs itself.
+    """
+    verify = importlib.import_module("litellm.llms.custom_httpx.http_handler").get_ssl_configuration()
+    transports = importlib.import_module("litellm.llms.custom_httpx.aiohttp_transport")
+
+    def connections() -> aiohttp.ClientSession:
+        return aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0), cookie_jar=aiohttp.DummyCookieJar())
+
+    transport = transports.LiteLLMAiohttpTransport(client=connections, ssl_verify=verify)
+    return httpx.AsyncClient(transport=transport, follow_redirects=False)
 
 
 def _rehearse(arguments: dict[str, Any]) -> None:
@@ -118,7 +192,7 @@ def _rehearse(arguments: dict[str, Any]) -> None:
     """
     litellm = _import()
     asked = [{"role": "user", "content": "ready?"}]
-    nowhere = arguments | {"api_base": NOWHERE, "api_key": "none", "num_retries": 0, "max_retries": 0}
+    nowhere = arguments | {"api_base": NOWHERE, "api_key": "none"}
 
     async def rehearse() -> None:
         async for _ in await litellm.acompletion(messages=asked, mock_response="yes", **arguments):

@@ -1,25 +1,58 @@
 """The far end of an LLM: an OpenAI-compatible server on a real socket that answers, or fails, as the question says.
 
-A question may contain ``llm:<mode>``; without one the answer is ``TOKENS``.
+A question may contain ``llm:<mode>``; without one the answer is ``TOKENS``. Modes that are no method of
+:class:`Answers`:
+
+``status<code>[ra<seconds|date|junk>]``
+    refuses, with a ``Retry-After`` if asked to: so many seconds, a date 2 s ahead, or no time at all
+``flaky<n>``, ``dropped<n>``
+    the first n times a question is asked it is refused with 503, or its connection is reset; then it is answered
+``redirect``
+    answers 307 to another port, on which whoever calls is noted in ``strays``
+``headerless``
+    never says a word
 """
 
 import asyncio
 import json
 import re
+import socket
+import struct
 import threading
 import time
+from email.utils import formatdate
 
 TOKENS = ["Hello", " from", " the", " far", " end", " [1]", "."]
+SECRET = "secret upstream text"
+ODD_TEXT = "\ufeffA\u2028B\u2029C\r\nD\u202eE\u2066F\x85G\x0b\x0c\x1eH"
+"""A byte order mark, every separator of lines that some parser knows, and marks that turn the direction of writing."""
+BIG = "0123456789abcde " * 65_536
 LENGTH = re.compile(rb"content-length: *(\d+)", re.IGNORECASE)
-MODE = re.compile(r"llm:([a-z0-9_]+)")
+MODE = re.compile(r"llm:([a-z]+)(\d*)(?:ra(\w+))?")
+HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n%b\r\n\r\n"
+PATIENCE_S = 3
+"""How long an answered client's connection is left open for it to close."""
+
+
+class Call:
+    """One request: when it came, and when its client closed the connection; None if it did not."""
+
+    def __init__(self, head, request):
+        self.head = head
+        self.request = request
+        self.question = request["messages"][-1]["content"]
+        self.came_at = time.monotonic()
+        self.last_written_at = self.came_at
+        self.closed_at = None
 
 
 class FaultyLLM:
-    """Runs in a thread of its own; ``requests`` holds what was asked, ``closed_at`` when clients left early."""
+    """Runs in a thread of its own; ``calls`` holds what was asked, ``closed_at`` when clients left early."""
 
     def __init__(self):
-        self.requests = []
+        self.calls = []
         self.closed_at = []
+        self.strays = []
         self.open = 0
         self._loop = asyncio.new_event_loop()
         self._ready = threading.Event()
@@ -37,128 +70,258 @@ class FaultyLLM:
     def _run(self):
         asyncio.set_event_loop(self._loop)
         self._loop.run_until_complete(self._serve())
+        left = asyncio.all_tasks(self._loop)
+        for task in left:
+            task.cancel()
+        self._loop.run_until_complete(asyncio.gather(*left, return_exceptions=True))
         self._loop.close()
+
+    @property
+    def requests(self):
+        """The bodies of all requests."""
+        return [call.request for call in self.calls]
+
+    def calls_about(self, marker):
+        """Return the calls with this marker in their question, oldest first."""
+        return [call for call in self.calls if marker in call.question]
 
     async def _serve(self):
         self._stop = asyncio.Event()
         server = await asyncio.start_server(self._connection, "127.0.0.1", 0)
-        self.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1"
+        canary = await asyncio.start_server(self._stray, "127.0.0.1", 0)
+        self.url, self.elsewhere = (f"http://127.0.0.1:{s.sockets[0].getsockname()[1]}/v1" for s in (server, canary))
         self._ready.set()
         await self._stop.wait()
         server.close()
+        canary.close()
+
+    async def _stray(self, reader, writer):
+        self.strays.append(await reader.read(65_536))
+        writer.close()
 
     async def _connection(self, reader, writer):
         try:
             while not writer.is_closing():
                 head = await reader.readuntil(b"\r\n\r\n")
                 length = int(LENGTH.findall(head)[0])
-                await self._answer(json.loads(await reader.readexactly(length)), reader, writer)
-        except (asyncio.IncompleteReadError, ConnectionError):
+                await self._answer(Call(head, json.loads(await reader.readexactly(length))), reader, writer)
+        except (asyncio.IncompleteReadError, ConnectionError, asyncio.CancelledError):
             pass
         finally:
             writer.close()
 
-    async def _answer(self, request, reader, writer):
-        self.requests.append(request)
-        asked = MODE.search(request["messages"][-1]["content"])
-        mode = asked[1] if asked else "plain"
-        if mode.startswith("status"):
-            await self._refuse(int(mode[6:]), writer)
-            return
+    async def _answer(self, call, reader, writer):
+        self.calls.append(call)
+        mode, number, retry_after = MODE.findall(f"{call.question} llm:plain")[0]
+        if mode == "status":
+            await self._refuse(int(number), writer, retry_after)
+        elif mode in {"flaky", "dropped"} and len(self.calls_about(call.question)) <= int(number):
+            await (self._refuse(503, writer) if mode == "flaky" else reset(writer))
+        elif mode == "redirect":
+            await self._redirect(writer)
+        else:
+            await self._stream(call, "plain" if mode in {"flaky", "dropped"} else mode, reader, writer)
+
+    async def _stream(self, call, mode, reader, writer):
         self.open += 1
         leaving = asyncio.ensure_future(reader.read(1))
-        answering = asyncio.ensure_future(self._stream(mode, writer))
+        answering = asyncio.ensure_future(getattr(Answers(call, writer), mode)())
         await asyncio.wait({leaving, answering}, return_when=asyncio.FIRST_COMPLETED)
+        left_early = not answering.done()
+        if not left_early and answering.exception() is None and not writer.is_closing():
+            await asyncio.wait({leaving}, timeout=PATIENCE_S)
         self.open -= 1
-        if not answering.done():
+        if leaving.done():
+            call.closed_at = time.monotonic()
+            leaving.exception()
+        if left_early:
             self.closed_at.append(time.monotonic())
         answering.cancel()
+        leaving.cancel()
         writer.close()
 
-    async def _refuse(self, status, writer):
-        body = json.dumps({"error": {"message": "secret upstream text", "type": "x", "code": str(status)}}).encode()
-        writer.write(
-            b"HTTP/1.1 %d Refused\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n%b"
-            % (status, len(body), body)
-        )
+    async def _refuse(self, status, writer, retry_after=None):
+        body = json.dumps({"error": {"message": SECRET, "type": "x", "code": str(status)}}).encode()
+        writer.write(b"HTTP/1.1 %d Refused\r\ncontent-type: application/json\r\n" % status)
+        if retry_after:
+            when = formatdate(time.time() + 2, usegmt=True) if retry_after == "date" else retry_after
+            writer.write(f"retry-after: {when}\r\n".encode())
+        writer.write(b"content-length: %d\r\n\r\n%b" % (len(body), body))
         await writer.drain()
 
-    async def _stream(self, mode, writer):
-        writer.write(b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\nconnection: close\r\n\r\n")
-        await getattr(self, f"_{mode}")(writer)
+    async def _redirect(self, writer):
+        location = f"{self.elsewhere}/chat/completions".encode()
+        writer.write(b"HTTP/1.1 307 Elsewhere\r\nlocation: %b\r\ncontent-length: 0\r\n\r\n" % location)
         await writer.drain()
 
-    async def _plain(self, writer):
-        for token in TOKENS:
-            await send(writer, {"content": token})
-        await finish(writer)
 
-    async def _slow(self, writer):
+class Answers:
+    """What a far end says to one call, a method for each mode."""
+
+    def __init__(self, call, writer):
+        self._call = call
+        self._writer = writer
+        self._chunked = self._head_sent = False
+
+    async def headerless(self):
+        await asyncio.sleep(600)
+
+    async def plain(self):
+        await self._say(*TOKENS)
+        await self._finish()
+
+    async def slow(self):
         for n in range(200):
-            await send(writer, {"content": f" w{n}"})
+            await self._say(f" w{n}")
             await asyncio.sleep(0.02)
-        await finish(writer)
+        await self._finish()
 
-    async def _stamped(self, writer):
+    async def stamped(self):
         """Each token is the monotonic time in ns at which it was written, 20 ms after the one before."""
         due = time.monotonic()
         for _ in range(200):
             due += 0.02
             await asyncio.sleep(due - time.monotonic())
-            await send(writer, {"content": f" {time.monotonic_ns()}"})
-        await finish(writer)
+            await self._say(f" {time.monotonic_ns()}")
+        await self._finish()
 
-    async def _silent(self, writer):
-        await writer.drain()
+    async def silent(self):
+        await self._write(b"")
         await asyncio.sleep(600)
 
-    async def _stall(self, writer):
-        for token in TOKENS[:3]:
-            await send(writer, {"content": token})
+    async def stall(self):
+        await self._say(*TOKENS[:3])
         await asyncio.sleep(600)
 
-    async def _drip(self, writer):
-        await send(writer, {"content": "Hello"})
+    async def drip(self):
+        await self._say("Hello")
         while True:
-            await send(writer, {"content": ""})
+            await self._say("")
             await asyncio.sleep(0.05)
 
-    async def _truncated(self, writer):
-        for token in TOKENS[:3]:
-            await send(writer, {"content": token})
+    async def pings(self):
+        """Nothing but comments, which are bytes and no content."""
+        while True:
+            await self._write(b": ping\n\n")
+            await asyncio.sleep(0.05)
 
-    async def _length(self, writer):
-        await send(writer, {"content": "Hello"})
-        await finish(writer, "length")
+    async def sayping(self):
+        """One token, then nothing but comments."""
+        await self._say("Hello")
+        await self.pings()
 
-    async def _citations(self, writer):
-        for token in ["It", " helps", " [", "1", "]", " and", " [9", "9]", "."]:
-            await send(writer, {"content": token})
-        await finish(writer)
+    async def truncated(self):
+        await self._say(*TOKENS[:3])
+        self._writer.close()
 
-    async def _garbled(self, writer):
-        for token in ["a\0b", "\ud83d", "\ude00", " \udc00 ", "end"]:
-            await send(writer, {"content": token})
-        await finish(writer)
+    async def nothing(self):
+        """Neither a token nor a reason for the end."""
+        await self._write(b"")
+        self._writer.close()
 
-    async def _empty(self, writer):
-        await finish(writer)
+    async def reset(self):
+        self._chunked = True
+        await self._say(*TOKENS[:3])
+        await asyncio.sleep(0.05)  # what is unread when a connection is reset is lost
+        await reset(self._writer)
+
+    async def cut(self):
+        """Closes within a chunked body."""
+        self._chunked = True
+        await self._say(*TOKENS[:3])
+        self._writer.close()
+
+    async def unwilling(self):
+        """Resets each connection before the first token, headers sent."""
+        self._chunked = True
+        await self._write(b"")
+        await asyncio.sleep(0.02)
+        await reset(self._writer)
+
+    async def oops(self):
+        await self._say(*TOKENS[:3])
+        await self._write(b"data: " + json.dumps({"error": {"message": SECRET, "code": 500}}).encode() + b"\n\n")
+
+    async def malformed(self):
+        await self._say(*TOKENS[:3])
+        await self._write(b'data: {"choices": [{"delta": {"content": "' + SECRET.encode() + b"\n\n")
+
+    async def badbytes(self):
+        await self._say(*TOKENS[:3])
+        await self._write(
+            b"data: " + json.dumps(chunk({"content": "@@"})).encode().replace(b"@@", b"\xc3\x28\xff") + b"\n\n"
+        )
+
+    async def big(self):
+        await self._say(BIG)
+        await self._finish()
+
+    async def toolcall(self):
+        call = {"index": 0, "id": "t", "type": "function", "function": {"name": "f", "arguments": "{}"}}
+        await self._delta({"role": "assistant", "tool_calls": [call]})
+        await self._finish("tool_calls")
+
+    async def filtered(self):
+        await self._say(*TOKENS[:3])
+        await self._finish("content_filter")
+
+    async def length(self):
+        await self._say("Hello")
+        await self._finish("length")
+
+    async def citations(self):
+        await self._say("It", " helps", " [", "1", "]", " and", " [9", "9]", ".")
+        await self._finish()
+
+    async def garbled(self):
+        await self._say("a\0b", "\ud83d", "\ude00", " \udc00 ", "end")
+        await self._finish()
+
+    async def odd(self):
+        for character in ODD_TEXT:
+            await self._write(
+                b"data: " + json.dumps(chunk({"content": character}), ensure_ascii=False).encode() + b"\n\n"
+            )
+        await self._finish()
+
+    async def empty(self):
+        await self._finish()
+
+    async def _say(self, *tokens):
+        for token in tokens:
+            await self._delta({"content": token})
+
+    async def _delta(self, delta, reason=None):
+        await self._write(b"data: " + json.dumps(chunk(delta, reason)).encode() + b"\n\n")
+
+    async def _finish(self, reason="stop"):
+        await self._delta({}, reason)
+        usage = {"prompt_tokens": 11, "completion_tokens": 7, "total_tokens": 18}
+        last = chunk({}) | {"choices": [], "usage": usage}
+        await self._write(b"data: " + json.dumps(last).encode() + b"\n\ndata: [DONE]\n\n")
+
+    async def _write(self, content):
+        if not self._head_sent:
+            self._writer.write(HEAD % (b"transfer-encoding: chunked" if self._chunked else b"connection: close"))
+            self._head_sent = True
+        if self._chunked and content:
+            content = b"%x\r\n%b\r\n" % (len(content), content)
+        self._writer.write(content)
+        self._call.last_written_at = time.monotonic()
+        await self._writer.drain()
 
 
-async def send(writer, delta, reason=None):
-    chunk = {
+def chunk(delta, reason=None):
+    return {
         "id": "c",
         "object": "chat.completion.chunk",
         "created": 1,
         "model": "fake",
         "choices": [{"index": 0, "delta": delta, "finish_reason": reason}],
     }
-    writer.write(b"data: " + json.dumps(chunk).encode() + b"\n\n")
-    await writer.drain()
 
 
-async def finish(writer, reason="stop"):
-    await send(writer, {}, reason)
-    usage = {"prompt_tokens": 11, "completion_tokens": 7, "total_tokens": 18}
-    last = {"id": "c", "object": "chat.completion.chunk", "created": 1, "model": "fake", "choices": [], "usage": usage}
-    writer.write(b"data: " + json.dumps(last).encode() + b"\n\ndata: [DONE]\n\n")
+async def reset(writer):
+    """Close with RST instead of FIN, as a far end does that was killed."""
+    writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    writer.transport.abort()

@@ -1,0 +1,98 @@
+"""When an LLM that failed before its first token is asked again: shared by all that reach theirs over HTTP."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import re
+from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from typing import TypeVar
+
+import structlog
+
+from pipeline.errors import RunError
+
+T = TypeVar("T")
+log = structlog.get_logger()
+
+STATUSES = frozenset({408, 409, 429, 500, 502, 503, 504, 529})
+"""HTTP statuses that may pass: those that OpenAI's own client tries again, without the ones that no LLM sends."""
+BACK_OFF_S = (0.5, 1.0)
+"""The longest wait before each retry; the shortest is half of it."""
+LONGEST_RETRY_AFTER_S = 5.0
+"""Who asks for a longer wait is not asked again."""
+JITTER_S = 0.25
+"""On top of ``Retry-After`` at most, so that not all who were sent away come back in the same instant."""
+TOTAL_S = 10.0
+"""From the first call until the last may have failed, provided that it fails as fast as the one before."""
+
+_SECONDS = re.compile(r"[0-9]{1,9}(\.[0-9]{1,9})?")
+
+
+class TryAgain(Exception):
+    """An attempt failed in a way that another may not meet.
+
+    ``failure`` ends the run if there is no other attempt. ``status`` is that of the HTTP response, None when there was
+    none; ``retry_after`` the header as it came.
+    """
+
+    def __init__(self, failure: RunError, *, status: int | None = None, retry_after: str | None = None) -> None:
+        super().__init__(str(failure))
+        self.failure = failure
+        self.status = status
+        self.retry_after = retry_after
+
+
+async def until_answered(attempt: Callable[[], AsyncGenerator[T]]) -> AsyncGenerator[T]:
+    """Yield what ``attempt`` yields; call it again, twice at most, when it raises :class:`TryAgain`.
+
+    Never after something was yielded: readers have seen it, and would see it twice. Every attempt is closed before the
+    next begins, and when the reader leaves; a wait ends at once when its task is cancelled.
+
+    Raises:
+        RunError: The ``failure`` of the last attempt, its cause kept.
+    """
+    clock = asyncio.get_running_loop().time
+    begun = clock()
+    for number in range(1, len(BACK_OFF_S) + 2):
+        asked, answered = clock(), False
+        try:
+            async with aclosing(attempt()) as pieces:
+                async for piece in pieces:
+                    answered = True
+                    yield piece
+                return
+        except TryAgain as problem:
+            wait_s = None if answered else wait_before(number, problem.retry_after)
+            now = clock()
+            if wait_s is None or (now - begun) + wait_s + (now - asked) > TOTAL_S:
+                raise problem.failure from problem.__cause__
+            log.warning("llm.retry", attempt=number + 1, wait_s=round(wait_s, 3), status=problem.status)
+        await asyncio.sleep(wait_s)
+
+
+def wait_before(retry: int, header: str | None) -> float | None:
+    """Return how many seconds to wait before the ``retry``-th retry (from 1); None when there should be none."""
+    if retry > len(BACK_OFF_S):
+        return None
+    jitter = random.random()  # noqa: S311  # no secret
+    asked_for = retry_after_s(header)
+    if asked_for is None:
+        return BACK_OFF_S[retry - 1] * (1 + jitter) / 2
+    return None if asked_for > LONGEST_RETRY_AFTER_S else asked_for + jitter * JITTER_S
+
+
+def retry_after_s(header: str | None) -> float | None:
+    """Read ``Retry-After`` (RFC 9110, 10.2.3): seconds, or a date; None when it is neither. A past date is 0."""
+    header = (header or "").strip()
+    if _SECONDS.fullmatch(header):
+        return float(header)
+    try:
+        date = parsedate_to_datetime(header)
+    except (ValueError, OverflowError):
+        return None
+    date = date if date.tzinfo else date.replace(tzinfo=UTC)
+    return max(0.0, (date - datetime.now(UTC)).total_seconds())
