@@ -61,6 +61,7 @@ class LiveRun:
         """The outcome, once it is stored or has been given up."""
         self.closed = False
         self.events, self.sent_bytes = 0, 0
+        self._before = 0
         self._asked: float | None = None
         self._limits = limits
         self._seen: list[str] = []
@@ -94,7 +95,7 @@ class LiveRun:
     def begin_stage(self, name: str) -> None:
         """Take the time at which a stage begins."""
         self._asked = None
-        self.stage, self.stage_begun, self._seen = name, self.loop.time(), []
+        self.stage, self.stage_begun, self._seen, self._before = name, self.loop.time(), [], self.events
         self._check()
 
     def take_token(self, token: Token) -> None:
@@ -122,8 +123,13 @@ class LiveRun:
             measured |= {"token_count": len(self.pieces), "first_token_ms": first_ms}
         return msgspec.structs.replace(event, content=msgspec.structs.replace(event.content, **measured))  # type: ignore[attr-defined]  # every event has a content
 
+    @property
+    def silent(self) -> bool:
+        """Whether the stage has yielded nothing so far."""
+        return self.events == self._before
+
     def missing(self) -> str | None:
-        """Return the event type that the stage owes but did not yield, if any."""
+        """Return the event type that a stage which has yielded anything owes but did not yield, if any."""
         owed = (f"{self.stage}_start", f"{self.stage}_complete")
         return next((kind for kind in owed if kind not in self._seen), None)
 

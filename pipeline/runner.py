@@ -176,6 +176,9 @@ class Runner:
                 self._send(live, event)
                 if live.events % FAIR_EVENTS == 0:
                     await asyncio.sleep(0)
+        if live.silent:  # it had nothing to do, or it has swallowed a stop
+            live.check_stopped()
+            return
         if missing := live.missing():
             raise ContractBroken(f"stage {name!r} ended without its {missing} event")
         log.info("stage.complete", run_id=live.run.id, stage=name, elapsed_ms=live.timings[name].elapsed_ms)

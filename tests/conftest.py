@@ -39,6 +39,16 @@ def pytest_make_collect_report(collector):
     return refused((yield))
 
 
+def pytest_addoption(parser):
+    parser.addoption("--soak", action="store_true", help="as often as the README's figures say, instead of a few times")
+
+
+@pytest.fixture(scope="session")
+def times(request):
+    """Return how often to do something: the first number in every test run, the second in a soak."""
+    return lambda usually, in_a_soak: in_a_soak if request.config.getoption("soak") else usually
+
+
 def pytest_configure(config):
     config.addinivalue_line("markers", "as_root: about what only root does; not among the tests of other accounts")
 
@@ -128,10 +138,10 @@ def start_server(tmp_path_factory):
     """Return a function that starts a server with the given settings; all are stopped at the end."""
     started = []
 
-    def start(*arguments, ready=True, **settings):
+    def start(*arguments, ready=True, environment=None, **settings):
         folder = tmp_path_factory.mktemp("server")
         settings = {"data_dir": folder / "data"} | settings
-        server = ServerProcess(folder, clean_environment(**settings), *arguments)
+        server = ServerProcess(folder, clean_environment(**settings) | (environment or {}), *arguments)
         started.append(server)
         return server.wait_ready() if ready else server
 

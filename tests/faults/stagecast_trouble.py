@@ -1,0 +1,111 @@
+"""A stage that makes trouble when the question asks for it, and tells what is open in its process.
+
+``trouble:<mode>`` in a question chooses what it does; without one it yields nothing. What is open is told as one JSON
+object to whoever connects to the Unix socket that ``TROUBLE_PROBE`` names.
+"""
+
+import asyncio
+import gc
+import json
+import os
+import re
+import threading
+import time
+from collections import Counter
+
+import msgspec
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from pipeline.events import Completed, Token, stage_events
+
+MODE = re.compile(r"trouble:([a-z_]+)")
+Start, Complete = stage_events("trouble")
+
+
+class Trouble:
+    def __init__(self, host):
+        self._engine = host.service(AsyncEngine)
+        self._threads = host.threads
+
+    async def warm(self):
+        if path := os.environ.get("TROUBLE_PROBE"):
+            self._probe = await asyncio.start_unix_server(self._tell, path)
+
+    async def run(self, run):
+        if asked := MODE.search(run.question):
+            yield Start()
+            async for event in getattr(self, f"_{asked[1]}")():
+                yield event
+            yield Complete()
+
+    async def _raise(self):
+        raise ValueError("canary of a plugin")
+        yield
+
+    async def _exit(self):
+        raise SystemExit(3)
+        yield
+
+    async def _leak(self):
+        raise asyncio.CancelledError
+        yield
+
+    async def _garbage(self):
+        yield {"type": "token"}
+
+    async def _hang(self):
+        await asyncio.Event().wait()
+        yield
+
+    async def _deaf(self):
+        """Sleeps for a while whoever cancels it."""
+        until = time.monotonic() + 2
+        while (left := until - time.monotonic()) > 0:
+            try:
+                await asyncio.sleep(left)
+            except asyncio.CancelledError:
+                continue
+        yield Token("late")
+
+    async def _thread(self):
+        await self._threads.run(time.sleep, 3)
+        yield Token("late")
+
+    async def _block(self):
+        hold_the_loop(2)
+        yield Token("x")
+
+    async def _flood(self):
+        for _ in range(100_000):
+            yield Token("flood ")
+
+    async def _giant(self):
+        yield Token("x" * 50_000_000)
+
+    async def _giant_stage(self):
+        content = Completed(stage="trouble", status="x" * 50_000_000)
+        yield msgspec.structs.replace(Complete(), content=content)
+
+    async def _many(self):
+        """As many small events as a run may have, more or less, without a word in between."""
+        for n in range(20_000):
+            yield Token(f"{n} ")
+
+    async def _tell(self, _reader, writer):
+        gc.collect()
+        pool = self._engine.pool
+        tasks = Counter(task.get_name().split("-")[0] for task in asyncio.all_tasks())
+        told = {
+            "tasks": sum(tasks.values()),
+            "names": tasks,
+            "checked_out": pool.checkedout(),
+            "threads": threading.active_count(),
+            "fds": len(os.listdir("/proc/self/fd")) - pool.checkedin() - pool.checkedout(),
+            "rss_mb": int(open("/proc/self/statm").read().split()[1]) * 4096 / 1e6,
+        }
+        writer.write(json.dumps(told).encode())
+        writer.close()
+
+
+def hold_the_loop(seconds):
+    time.sleep(seconds)

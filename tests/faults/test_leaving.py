@@ -1,0 +1,170 @@
+"""Clients that leave, at every point of a run, and runs that are stopped: the LLM's connection is closed at once."""
+
+import asyncio
+import random
+import statistics
+import time
+import uuid
+
+import pytest
+
+from tests.faults import recorder
+from tests.faults.conftest import opened, rows, settled, until
+
+POINTS = ["upload", "accepted", "retrieving", "reranking", "asked", "answering", "finishing"]
+FIRST_AT = {
+    "accepted": "run_start",
+    "retrieving": "retrieval_start",
+    "reranking": "reranking_start",
+    "asked": "generation_start",
+    "finishing": "generation_complete",
+}
+AT_ONCE = 5
+
+
+async def leave_at(point, server, marker):
+    """Ask, leave at the point, and return when that was, and what had been read of the answer."""
+    question = (
+        f"aripiprazole {marker} llm:{'silent' if point == 'asked' else 'slow' if point == 'answering' else 'plain'}"
+    )
+    body = {"message": question, "session_id": marker}
+    sent = 40 if point == "upload" else None
+    stream = await recorder.send_request(server, "POST", "/chat", body, send_bytes=sent)
+    if point == "upload":
+        await asyncio.sleep(0.01)
+    elif point == "answering":
+        await stream.read_head()
+        await stream.until(lambda event: event["content"] == " w2")
+    else:
+        await stream.read_head()
+        await stream.until(FIRST_AT[point])
+    if point == "asked":
+        await asyncio.sleep(0.03)  # for the request to reach the far end
+    return stream.leave(random.choice(["close", "reset"])), stream.answer
+
+
+async def one_leaves(point, server, llm, database):
+    """Return how long after leaving the far end was closed and the run was stored, in ms; None where nothing was."""
+    marker = f"leave-{uuid.uuid4().hex}"
+    left, seen = await leave_at(point, server, marker)
+    stored_ms = None
+    if point != "upload":
+        query = (
+            "select r.status, m.content from run r left join message m on m.id = r.message_id where r.session_id = $1"
+        )
+
+        async def ended():
+            found = await rows(database, query, marker)
+            return [row for row in found if row["status"] != "running"]
+
+        [row] = await until(ended)
+        stored_ms = (time.monotonic() - left) * 1000
+        assert row["status"] == "cancelled" or (point in {"finishing", "accepted", "retrieving", "reranking"})
+        assert row["content"].startswith(seen)
+    calls = llm.calls_about(marker)
+    if point == "upload":
+        assert calls == []
+
+    async def closed():
+        return all(call.closed_at for call in calls)
+
+    await until(closed)
+    left_early = [call for call in calls if point in {"asked", "answering"}]
+    closed_ms = max([(call.closed_at - left) * 1000 for call in left_early], default=None)
+    await remembers(server, llm, marker, point)
+    return closed_ms, stored_ms
+
+
+async def remembers(server, llm, session, point):
+    """Assert that the session's next message works and knows the earlier ones."""
+    marker = uuid.uuid4().hex
+    stream = await recorder.whole(server, f"aripiprazole {marker}", session_id=session)
+    assert stream.last == "done"
+    turns = [turn["content"] for turn in llm.calls_about(marker)[-1].request["messages"][1:-1]]
+    assert any(session in turn for turn in turns) == (point != "upload")
+    if point == "answering":
+        assert any(turn.startswith(" w0 w1 w2") for turn in turns)
+
+
+def p99(values):
+    return statistics.quantiles(values, n=100, method="inclusive")[98]
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("point", POINTS)
+async def test_a_client_that_leaves_ends_its_run_wherever_it_is(point, troubled, llm, sample_database, times):
+    await recorder.whole(troubled, "aripiprazole")
+    before = await opened(troubled)
+    measured = []
+    for _ in range(times(10, 150) // AT_ONCE):
+        together = [one_leaves(point, troubled, llm, sample_database) for _ in range(AT_ONCE)]
+        measured += await asyncio.gather(*together)
+    await settled(troubled, before)
+    for what, limit_ms, column in (("closed", 100, 0), ("stored", 1000, 1)):
+        if values := [row[column] for row in measured if row[column] is not None]:
+            print(f"{point}: {what} after p50 {statistics.median(values):.1f}, p99 {p99(values):.1f} ms, "
+                  f"{len(values)} times")  # fmt: skip
+            assert statistics.median(values) < limit_ms
+
+
+async def test_an_explicit_stop_closes_the_far_end_and_tells_every_reader(troubled, llm, sample_database, times):
+    closed, told = [], []
+    for _ in range(times(10, 150)):
+        marker = f"stop-{uuid.uuid4().hex}"
+        async with await recorder.ask(troubled, f"llm:slow {marker}", session_id=marker) as stream:
+            await stream.until(lambda event: event["content"] == " w2")
+            asked = time.monotonic()
+            async with await recorder.send_request(troubled, "POST", f"/runs/{stream.run_id}/cancel") as stop:
+                await stop.read_head()
+                assert stop.status == 200
+            await stream.rest()
+            recorder.check(stream)
+            assert stream.last == "cancelled"
+            told.append((stream.came_at[-1] - asked) * 1000)
+        [call] = llm.calls_about(marker)
+
+        async def is_closed(call=call):
+            return call.closed_at
+
+        closed.append((await until(is_closed) - asked) * 1000)
+    print(f"stop: closed after p50 {statistics.median(closed):.1f}, p99 {p99(closed):.1f} ms; "
+          f"told after p50 {statistics.median(told):.1f}, p99 {p99(told):.1f} ms, {len(told)} times")  # fmt: skip
+    assert statistics.median(closed) < 100
+    assert statistics.median(told) < 100
+
+
+async def cancel_at_random(server, n):
+    """Ask and go away after up to 50 ms, closing or resetting, or stopping the run first."""
+    message = random.choice(["aripiprazole llm:slow", "aripiprazole", "llm:silent", "trouble:hang", "trouble:thread"])
+    stream = await recorder.send_request(server, "POST", "/chat", {"message": message, "session_id": f"cut-{n}"})
+    await asyncio.sleep(random.random() * 0.05)
+    stream.leave(random.choice(["close", "reset"]))
+
+
+@pytest.mark.timeout(3600)
+async def test_after_many_random_cancels_everything_is_as_before(troubled, llm, sample_database, times):
+    """Tasks, sockets, connections of the pool and backends of the database are back, and no run is left running."""
+    for n in range(200):
+        await cancel_at_random(troubled, f"warm-{n}")
+    await asyncio.sleep(4)
+    await recorder.whole(troubled, "aripiprazole")
+    before = await opened(troubled)
+    places = asyncio.Semaphore(50)
+
+    async def one(n):
+        async with places:
+            await cancel_at_random(troubled, n)
+
+    count = times(300, 10_000)
+    await asyncio.gather(*[one(n) for n in range(count)])
+    after, took_s = await settled(troubled, before)
+    print(f"{count} cancels: all back after {took_s:.2f} s, {before['rss_mb']:.0f} -> {after['rss_mb']:.0f} MB")
+
+    async def all_ended():
+        return not await rows(sample_database, "select id from run where status = 'running'")
+
+    await until(all_ended)
+    active = "select pid from pg_stat_activity where state = 'active' and application_name = 'stagecast'"
+    assert not await rows(sample_database, active)
+    assert llm.open == 0
+    assert after["rss_mb"] < before["rss_mb"] + 50
