@@ -6,6 +6,7 @@ import asyncio
 import uuid
 from collections.abc import AsyncGenerator
 from typing import Protocol
+from weakref import WeakValueDictionary
 
 import msgspec
 
@@ -72,11 +73,22 @@ class Expired(StagecastError):
     """The run's events are not kept any more."""
 
 
+class BeyondTheEnd(StagecastError):
+    """A reader says that it has seen an event that the run does not have."""
+
+    def __init__(self, count: int) -> None:
+        super().__init__(f"the run has {count} events so far")
+
+
 class Stored:
     """The events of a finished run, to be read as from the bus."""
 
     def __init__(self, frames: list[bytes]) -> None:
         self._frames = frames
+
+    async def frames(self, _run_id: str) -> list[bytes]:
+        """Return all frames."""
+        return self._frames
 
     async def read(self, _run_id: str, after: int = 0) -> AsyncGenerator[list[bytes]]:
         """Yield the frames behind number ``after``, in batches."""
@@ -94,6 +106,10 @@ class Lost:
     def __init__(self, failure: Failure) -> None:
         self._failure = failure
 
+    async def frames(self, _run_id: str) -> list[bytes] | None:
+        """Return that it is not known which there were."""
+        return None
+
     async def read(self, _run_id: str, after: int = 0) -> AsyncGenerator[list[bytes]]:
         """Yield the error as the event behind number ``after``."""
         yield [frame(after + 1, Error(self._failure), WallClock().now())]
@@ -101,6 +117,10 @@ class Lost:
 
 class Readable(Protocol):
     """Where a run's events can be read: the bus, or what was stored."""
+
+    async def frames(self, run_id: str) -> list[bytes] | None:
+        """Return the frames so far; None when they are lost."""
+        ...
 
     def read(self, run_id: str, after: int = 0) -> AsyncGenerator[list[bytes]]:
         """Yield the frames behind number ``after``, in batches."""
@@ -132,6 +152,8 @@ class Runs:
         self._capacity = capacity
         self._grace_s = grace_s
         self._watches: dict[str, Watch] = {}
+        self._replayed: WeakValueDictionary[str, Stored] = WeakValueDictionary()
+        """Logs that are being read: one copy serves all readers, those that never read included."""
 
     async def start(self, run: Run, *, keep: bool = False, take_over: bool = False) -> None:
         """Set a run going; its first event is on the bus when this returns.
@@ -188,13 +210,21 @@ class Runs:
         self._runner.stop(run_id)
         return _live_answer(run, await asyncio.shield(told))
 
-    async def source(self, owner: str, run_id: str) -> Readable | None:
-        """Return where a run's events can be read; None when its owner has none of this id.
+    async def source(self, owner: str, run_id: str, after: int = 0) -> Readable | None:
+        """Return where a run's events behind number ``after`` can be read; None when its owner has none of this id.
 
         Raises:
+            BeyondTheEnd: It has no event of this number.
             Expired: It has ended, and its events are not kept any more.
             Elsewhere: Another server is answering it.
         """
+        source = await self._source(owner, run_id)
+        frames = await source.frames(run_id) if source and after else None
+        if frames is not None and after > len(frames):
+            raise BeyondTheEnd(len(frames))
+        return source
+
+    async def _source(self, owner: str, run_id: str) -> Readable | None:
         for _ in range(STARTING_POLLS):
             if self._live(owner, run_id):
                 return self.bus
@@ -228,9 +258,11 @@ class Runs:
         return run if run is not None and run.owner == owner else None
 
     async def _stored_events(self, stored: StoredRun) -> Readable:
+        if shared := self._replayed.get(stored.run_id):
+            return shared
         frames = await self._store.events(stored.run_id)
         if frames is not None:
-            return Stored(frames)
+            return self._replayed.setdefault(stored.run_id, Stored(frames))
         if stored.outcome.error and stored.outcome.error.code is Code.WORKER_LOST:
             return Lost(stored.outcome.error)
         raise Expired(stored.run_id)

@@ -1,4 +1,4 @@
-"""What the tests of faults share: a server with a stage that makes trouble on demand, and what is open in its process."""
+"""What tests of faults share: a server with a stage that makes trouble on demand, and what is open in its process."""
 
 import asyncio
 import json

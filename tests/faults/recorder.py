@@ -1,6 +1,7 @@
-"""A strict reader of Server-Sent Events on a raw socket: sees every byte and when it came, and can leave at any moment."""
+"""A strict reader of Server-Sent Events on a raw socket: sees every byte and its time, and can leave at any moment."""
 
 import asyncio
+import contextlib
 import json
 import socket
 import struct
@@ -25,6 +26,9 @@ class Stream:
         self.came_at = []
         self.comments = 0
         self.retry = None
+        self.last_id = 0
+        self.limit = None
+        """Bytes of the body that are read at most."""
         self.whole = False
         """Whether the body's end was seen; a connection that only closes is a broken stream."""
 
@@ -51,6 +55,11 @@ class Stream:
                 if not await self._more():
                     return None
 
+    async def until_count(self, count):
+        """Read until there are so many events, or the stream ends."""
+        while len(self.events) < count and await self._more():
+            pass
+
     async def rest(self, timeout_s=60):
         """Read to the end and return the events."""
         async with asyncio.timeout(timeout_s):
@@ -69,12 +78,13 @@ class Stream:
         self._chunks += data
         while (chunk := self._next_chunk()) is not None:
             self.whole = not chunk
+            chunk = chunk if self.limit is None else chunk[: self.limit - len(self.body)]
             self.body += chunk
             self._text += chunk
         *blocks, self._text = self._text.split(b"\n\n")
         for block in blocks:
             self._take(block.decode("utf-8", "strict"), now)
-        return not self.whole
+        return not self.whole and (self.limit is None or len(self.body) < self.limit)
 
     def _next_chunk(self):
         """Return the next whole chunk of the transfer encoding, empty for the last, None when it is not here yet."""
@@ -101,10 +111,11 @@ class Stream:
         assert [name for name, _ in fields] == ["id", "data"], block
         event = json.loads(fields[1][1])
         assert list(event) == ["type", "content", "timestamp"]
+        number = int(fields[0][1])
         if self.events:
             assert self.events[-1]["type"] not in TERMINAL, "something came behind the terminal event"
-            assert int(fields[0][1]) == self.last_id + 1, "a gap, or a repeat"
-        self.last_id = int(fields[0][1])
+            assert number == self.last_id + 1, "a gap, or a repeat"
+        self.last_id = number
         self.events.append(event)
         self.came_at.append(now)
 
@@ -135,6 +146,8 @@ class Stream:
 
     async def __aexit__(self, *_):
         self._writer.close()
+        with contextlib.suppress(ConnectionError):
+            await self._writer.wait_closed()
 
 
 async def send_request(server, method, path, body=None, headers=None, *, received_bytes=None, send_bytes=None):

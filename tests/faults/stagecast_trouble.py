@@ -14,6 +14,7 @@ import time
 from collections import Counter
 
 import msgspec
+import psutil
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from pipeline.events import Completed, Token, stage_events
@@ -39,23 +40,19 @@ class Trouble:
             yield Complete()
 
     async def _raise(self):
-        raise ValueError("canary of a plugin")
-        yield
+        yield await failing(ValueError("canary of a plugin"))
 
     async def _exit(self):
-        raise SystemExit(3)
-        yield
+        yield await failing(SystemExit(3))
 
     async def _leak(self):
-        raise asyncio.CancelledError
-        yield
+        yield await failing(asyncio.CancelledError())
 
     async def _garbage(self):
         yield {"type": "token"}
 
     async def _hang(self):
-        await asyncio.Event().wait()
-        yield
+        yield await asyncio.Event().wait()
 
     async def _deaf(self):
         """Sleeps for a while whoever cancels it."""
@@ -93,18 +90,22 @@ class Trouble:
 
     async def _tell(self, _reader, writer):
         gc.collect()
-        pool = self._engine.pool
+        pool, process = self._engine.pool, psutil.Process()
         tasks = Counter(task.get_name().split("-")[0] for task in asyncio.all_tasks())
         told = {
             "tasks": sum(tasks.values()),
             "names": tasks,
             "checked_out": pool.checkedout(),
             "threads": threading.active_count(),
-            "fds": len(os.listdir("/proc/self/fd")) - pool.checkedin() - pool.checkedout(),
-            "rss_mb": int(open("/proc/self/statm").read().split()[1]) * 4096 / 1e6,
+            "fds": process.num_fds() - pool.checkedin() - pool.checkedout(),
+            "rss_mb": process.memory_info().rss / 1e6,
         }
         writer.write(json.dumps(told).encode())
         writer.close()
+
+
+async def failing(problem):
+    raise problem
 
 
 def hold_the_loop(seconds):

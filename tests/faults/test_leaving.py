@@ -20,13 +20,13 @@ FIRST_AT = {
     "finishing": "generation_complete",
 }
 AT_ONCE = 5
+ANSWERS = "select r.status, m.content from run r left join message m on m.id = r.message_id where r.session_id = $1"
 
 
 async def leave_at(point, server, marker):
     """Ask, leave at the point, and return when that was, and what had been read of the answer."""
-    question = (
-        f"aripiprazole {marker} llm:{'silent' if point == 'asked' else 'slow' if point == 'answering' else 'plain'}"
-    )
+    mode = {"asked": "silent", "answering": "slow"}.get(point, "plain")
+    question = f"aripiprazole {marker} llm:{mode}"
     body = {"message": question, "session_id": marker}
     sent = 40 if point == "upload" else None
     stream = await recorder.send_request(server, "POST", "/chat", body, send_bytes=sent)
@@ -49,12 +49,9 @@ async def one_leaves(point, server, llm, database):
     left, seen = await leave_at(point, server, marker)
     stored_ms = None
     if point != "upload":
-        query = (
-            "select r.status, m.content from run r left join message m on m.id = r.message_id where r.session_id = $1"
-        )
 
         async def ended():
-            found = await rows(database, query, marker)
+            found = await rows(database, ANSWERS, marker)
             return [row for row in found if row["status"] != "running"]
 
         [row] = await until(ended)
