@@ -54,14 +54,18 @@ class LiteLLM:
     What the far end can do, and what becomes of it:
 
     * no connection, or one that is lost before the first token, and the statuses of :mod:`pipeline.retries`: asked
-      again at most twice, then ``GENERATION_ERROR``; other statuses and TLS errors: at once. Redirects are not followed
-      where LiteLLM lets one choose: for providers that it reaches through OpenAI's client.
+      again at most twice, then ``GENERATION_ERROR``; other statuses, redirects and TLS errors: at once.
     * a stream that ends, or is cut, without a finish reason: ``UPSTREAM_TRUNCATED``, and asked again as long as it had
       brought no token.
-    * an error event, malformed JSON or bytes that are no UTF-8 in mid-stream: ``GENERATION_ERROR``, retryable. LiteLLM
-      reads a stream strictly, so bad bytes end it; no text is made up for them.
+    * an error event, malformed JSON or bytes that are no UTF-8 in mid-stream: ``GENERATION_ERROR``, retryable. OpenAI's
+      client reads a stream strictly, so bad bytes end it; no text is made up for them.
     * any finish reason is passed on, ``length``, ``content_filter`` and ``tool_calls`` included; no tools are offered,
       so a call of one is an answer without text.
+
+    This holds for providers that LiteLLM reaches through OpenAI's client, such as ``openai/`` and ``azure/``. To others
+    it goes its own way, which nobody can choose for all of them: it follows redirects, waits for a connection as long
+    as for bytes, repeats a request once by itself if its connection is lost, skips malformed JSON, and reads bad bytes
+    as U+FFFD.
     """
 
     def __init__(self, host: Host) -> None:
@@ -79,7 +83,7 @@ class LiteLLM:
             "max_tokens": options.llm_max_tokens,
             "stream": True,
             "stream_options": {"include_usage": True},
-            "num_retries": 0,
+            "num_retries": 0,  # LiteLLM's own retries; the next line is for the clients below it
             "max_retries": 0,
             "timeout": httpx.Timeout(READ_TIMEOUT_S, connect=CONNECT_TIMEOUT_S, pool=CONNECT_TIMEOUT_S),
             "drop_params": True,
