@@ -120,6 +120,11 @@ class Stream:
         self.came_at.append(now)
 
     @property
+    def frames(self):
+        """The bytes of the events alone."""
+        return self.body.replace(b": \n\n", b"")
+
+    @property
     def last(self):
         return self.events[-1]["type"] if self.events else None
 
@@ -187,6 +192,21 @@ async def resume(server, run_id, after, headers=None):
     stream = await send_request(server, "GET", f"/runs/{run_id}/events", headers=headers)
     await stream.read_head()
     return stream
+
+
+async def fetch(server, method, path, body=None, headers=None):
+    """Return status, headers and body of a reply that is no stream; JSON is decoded."""
+    async with await send_request(server, method, path, body, headers) as stream:
+        await stream.read_head()
+        content = await stream.read_plain()
+        return stream.status, stream.headers, json.loads(content) if "json" in stream.headers["content-type"] else content
+
+
+async def cancel(server, run_id):
+    """Stop a run and return it as it ended."""
+    status, _, run = await fetch(server, "POST", f"/runs/{run_id}/cancel")
+    assert status == 200
+    return run
 
 
 async def whole(server, message, **body):

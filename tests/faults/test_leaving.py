@@ -111,9 +111,7 @@ async def test_an_explicit_stop_closes_the_far_end_and_tells_every_reader(troubl
         async with await recorder.ask(troubled, f"llm:slow {marker}", session_id=marker) as stream:
             await stream.until(lambda event: event["content"] == " w2")
             asked = time.monotonic()
-            async with await recorder.send_request(troubled, "POST", f"/runs/{stream.run_id}/cancel") as stop:
-                await stop.read_head()
-                assert stop.status == 200
+            await recorder.cancel(troubled, stream.run_id)
             await stream.rest()
             recorder.check(stream)
             assert stream.last == "cancelled"
