@@ -18,6 +18,8 @@ from pipeline.events import Failure
 log = structlog.get_logger()
 
 SWEEP_S = 2.0
+FORGET_S = 10.0
+"""Between looks for events whose retention is over, which go through all runs."""
 LOST = Failure("The server that was answering was lost.", Code.WORKER_LOST, "run", retryable=True)
 
 UNSTORED = Failure("The answer could not be stored.", Code.INTERNAL_ERROR, "run", retryable=True)
@@ -50,6 +52,7 @@ class Worker:
         self._retention_s = retention_s
         self._live = live
         self._held: AsyncConnection | None = None
+        self._forget_at = 0.0
         self._task: asyncio.Task[None] | None = None
 
     async def begin(self) -> None:
@@ -83,7 +86,9 @@ class Worker:
         for worker in (await self._held.scalars(running, {"key": self.key})).all():
             await self._close_if_lost(self._held, worker)
         await self._close(self._held, self.key, UNSTORED)
-        await self._held.execute(text(FORGET_EVENTS), {"retention_s": self._retention_s})
+        if asyncio.get_running_loop().time() >= self._forget_at:
+            await self._held.execute(text(FORGET_EVENTS), {"retention_s": self._retention_s})
+            self._forget_at = asyncio.get_running_loop().time() + FORGET_S
         await self._held.commit()
 
     async def _close_if_lost(self, connection: AsyncConnection, worker: int) -> None:
