@@ -16,6 +16,7 @@ from api.runs import Capacity, Runs
 from api.settings import Settings
 from api.storage import database
 from api.storage.documents import Documents
+from api.storage.patience import LimitedEngine
 from api.storage.runs import PostgresRuns
 from api.storage.worker import Worker
 from pipeline import registry
@@ -32,6 +33,7 @@ class System(msgspec.Struct, frozen=True):
 
     settings: Settings
     engine: AsyncEngine
+    """Whoever waits for it is a caller, and waits for seconds at most."""
     host: Host
     stages: list[tuple[str, Stage]]
     bus: EventBus
@@ -79,7 +81,7 @@ async def running(settings: Settings, *, share: bool = False, renew: bool = Fals
                 await warm(system.host.embedder)
             if renew:  # before anything is emptied
                 await system.host.embedder.embed(["ready?"])
-            await system.documents.bind(system.host.embedder, renew=renew)
+            await Documents(engine).bind(system.host.embedder, renew=renew)
             await system.worker.begin()
             try:
                 yield system
@@ -90,12 +92,13 @@ async def running(settings: Settings, *, share: bool = False, renew: bool = Fals
         threads.close()
 
 
-def _assemble(settings: Settings, engine: AsyncEngine, threads: Threads) -> System:
+def _assemble(settings: Settings, patient: AsyncEngine, threads: Threads) -> System:
+    engine = LimitedEngine(patient)
     makers = {kind: partial(registry.make, kind, name) for kind, name in settings.plugins.items()}
     host = Host(settings.options, threads, makers, {AsyncEngine: engine})
     stages: list[tuple[str, Stage]] = [(name, registry.make("stage", name, host)) for name in settings.stages]
     bus: EventBus = registry.make("bus", settings.bus, host)
-    worker = Worker(engine, settings.event_retention_s, live=lambda: runner.ids)
+    worker = Worker(patient, settings.event_retention_s, live=lambda: runner.ids)
     store = PostgresRuns(engine, worker.key)
     runner = Runner(stages, bus, store, settings.limits)
     capacity = Capacity(settings.max_streams, settings.max_streams_per_key)

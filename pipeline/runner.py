@@ -60,8 +60,8 @@ class Runner:
         self._tasks: set[asyncio.Task[None]] = set()
         self._left_behind: set[asyncio.Task[Any]] = set()
         """Stages of runs that have ended without them."""
-        self._starting: list[str] = []
-        """Owners of runs whose question is being stored."""
+        self._starting: dict[str, str] = {}
+        """Runs whose question is being stored, and their owners."""
         self._stopping: Stop | None = None
 
     async def start(self, run: Run) -> None:
@@ -70,11 +70,11 @@ class Runner:
         Raises:
             Exception: Whatever the store raises; there is no run then.
         """
-        self._starting.append(run.owner)
+        self._starting[run.id] = run.owner
         try:
             await self._store.begin(run)
         finally:
-            self._starting.remove(run.owner)
+            del self._starting[run.id]
         live = self._live[run.id] = LiveRun(run, self._limits, asyncio.get_running_loop())
         self._bus.open(run.id)
         self._bus.publish(run.id, RunStart(RunStarted(run_id=run.id, session_id=run.session_id)))
@@ -99,12 +99,12 @@ class Runner:
 
     def count_of(self, owner: str) -> int:
         """How many runs of one owner are under way, or about to be."""
-        return sum(live.run.owner == owner for live in self._live.values()) + self._starting.count(owner)
+        return sum(live.run.owner == owner for live in self._live.values()) + list(self._starting.values()).count(owner)
 
     @property
     def ids(self) -> list[str]:
-        """The runs under way."""
-        return list(self._live)
+        """The runs under way, or about to be."""
+        return [*self._live, *self._starting]
 
     def stopping(self, run_id: str) -> bool:
         """Say whether a run under way has been asked to stop."""

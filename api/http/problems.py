@@ -11,9 +11,10 @@ import structlog
 from litestar import Request, Response
 from litestar.exceptions import HTTPException, ValidationException
 from litestar.plugins.problem_details import ProblemDetailsException
-from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
+from api.storage.patience import is_passing
 from pipeline.errors import Code, RunError
 from pipeline.events import Failure
 
@@ -107,9 +108,7 @@ def _no_json(request: AnyRequest, _problem: Exception) -> Problem:
 
 
 def _no_database(request: AnyRequest, problem: Exception) -> Problem:
-    if isinstance(problem, DBAPIError) and not (
-        problem.connection_invalidated or isinstance(problem, OperationalError | InterfaceError)
-    ):
+    if not is_passing(problem):
         return _unexpected(request, problem)
     log.error("request.no_database", path=request.scope["path"], error=type(problem).__name__)
     return refuse(503, "The database cannot be reached at the moment.", retry_after_s=1).to_response(request)

@@ -59,6 +59,11 @@ class Child:
         """Whether the program still runs."""
         return self._thread.is_alive()
 
+    def wait(self) -> int:
+        """Wait for the program's end; return its exit code, or minus the number of the signal that ended it."""
+        self._thread.join()
+        return self._process.returncode
+
     def stop(self) -> None:
         """Shut PostgreSQL down and wait for its end; what its clients have not committed is lost."""
         for number, wait_s in SHUTDOWNS:

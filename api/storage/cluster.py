@@ -25,6 +25,14 @@ def stop_server(cluster: Path) -> None:
         os.kill(_server_pid(cluster), signal.SIGINT)
 
 
+def kill_processes(cluster: Path, program: Path) -> None:
+    """Kill every process of ``program`` that works in the cluster's folder, as all of a server's do; on Linux only."""
+    for entry in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            if (entry / "cwd").samefile(cluster) and (entry / "exe").samefile(program):
+                os.kill(int(entry.name), signal.SIGKILL)
+
+
 def forget_recycled_pid(cluster: Path) -> None:
     """Remove a dead server's pid file if its pid is now another program's, which PostgreSQL would take for a server.
 

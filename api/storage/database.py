@@ -14,6 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from api.settings import Settings
 from api.storage import embedded, migrate
+from api.storage.patience import PromptConnection
 from pipeline.errors import ConfigurationError
 
 log = structlog.get_logger()
@@ -25,6 +26,7 @@ SERVER_SETTINGS = {
     "application_name": "stagecast",
     "statement_timeout": "15s",
     "lock_timeout": "5s",
+    "client_connection_check_interval": "500ms",
     "idle_in_transaction_session_timeout": "30s",
     "hnsw.ef_search": "100",
     "hnsw.iterative_scan": "strict_order",
@@ -51,6 +53,7 @@ def connect(url: str, pool: int) -> AsyncEngine:
         connect_args={
             "timeout": CONNECT_TIMEOUT_S,
             "command_timeout": COMMAND_TIMEOUT_S,
+            "connection_class": PromptConnection,
             "server_settings": SERVER_SETTINGS,
         },
     )

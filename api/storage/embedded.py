@@ -12,53 +12,24 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import TracebackType
-from typing import IO
 
 from api.storage import accounts, cluster, locks, sockets
 from api.storage.accounts import Account
-from api.storage.child import Child, run
+from api.storage.child import run
+from api.storage.postmaster import DATABASE, DataFolderInUse, Postmaster, former_server_gone, last_lines
+from api.storage.supervisor import Supervisor
 from pipeline.errors import ConfigurationError
 
 VERSION = "18"
-DATABASE = "stagecast"
-SETTINGS = {
-    "listen_addresses": "",
-    "port": str(sockets.PORT),
-    "max_connections": "50",
-    "shared_buffers": "128MB",
-    "fsync": "on",
-    "wal_level": "minimal",
-    "max_wal_senders": "0",
-    "max_wal_size": "1GB",
-    "client_connection_check_interval": "500ms",
-    "idle_in_transaction_session_timeout": "30s",
-    "jit": "off",
-    "max_parallel_workers_per_gather": "0",
-    "log_min_messages": "warning",
-}
 INITDB = (
     f"--username={sockets.USER} --auth=trust --encoding=UTF8 --locale=C "
     "--locale-provider=builtin --builtin-locale=C.UTF-8 --no-sync --no-instructions"
 ).split()
-LOG_BYTES = 10_000_000
-LOW_SPACE_BYTES = 64_000_000
 CLAIM_S = 0.3
 """Longer than ``attach`` tries the lock for."""
-FORMER_SERVER_S = 15.0
 INITDB_S = 180.0
-READY_S = 180.0
-"""A server that was killed replays up to ``max_wal_size`` first."""
 ATTACH_S = 20.0
 ATTACH_POLL_S = 0.05
-
-
-class DataFolderInUse(ConfigurationError):
-    """Another process runs its server in this folder."""
-
-    def __init__(self, folder: Path, holder: str) -> None:
-        super().__init__(
-            f"{folder} is in use by {holder}: stop that server, or set STAGECAST_DATA_DIR to another folder"
-        )
 
 
 class DataFolderUnusable(ConfigurationError):
@@ -66,13 +37,6 @@ class DataFolderUnusable(ConfigurationError):
 
     def __init__(self, folder: Path, reason: str) -> None:
         super().__init__(f"cannot keep data in {folder}: {reason}; set STAGECAST_DATA_DIR to another folder")
-
-
-class DatabaseFailed(ConfigurationError):
-    """PostgreSQL ended, or did not answer, while it was being started."""
-
-    def __init__(self, folder: Path, problem: str) -> None:
-        super().__init__(f"the embedded PostgreSQL in {folder} {problem}\nIts log is {folder / 'postgres.log'}")
 
 
 def default_folder() -> Path:
@@ -113,15 +77,13 @@ class EmbeddedPostgres:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder.expanduser().resolve()
-        self._cluster = self._folder / "cluster"
-        self._log = self._folder / "postgres.log"
-        self._child: Child | None = None
+        self._supervisor: Supervisor | None = None
         self._finish: Callable[[], object] = ExitStack().close
 
     @property
     def alive(self) -> bool:
-        """Whether the server process runs; when it died by itself, ``stop`` and ``start`` bring it back."""
-        return self._child is not None and self._child.alive
+        """Whether the server process runs; one that died by itself is brought back, at the same URL."""
+        return self._supervisor is not None and self._supervisor.alive
 
     def start(self) -> str:
         """Start the server, on the first time also make its cluster; return its SQLAlchemy URL.
@@ -154,69 +116,53 @@ class EmbeddedPostgres:
         self.stop()
 
     def _start(self, undo: ExitStack) -> str:
-        folder = self._folder
-        with _naming(folder), ExitStack() as until_started:
+        postmaster = undo.enter_context(prepared(self._folder))
+        self._supervisor = Supervisor(postmaster)
+        undo.callback(self._supervisor.stop)
+        with _naming(self._folder):
+            self._supervisor.start()
+        return postmaster.url
+
+
+@contextmanager
+def prepared(folder: Path) -> Iterator[Postmaster]:
+    """Claim the folder, make its cluster on the first time, and lend what starts PostgreSQL on it.
+
+    Raises:
+        DataFolderInUse, DataFolderUnusable, ConfigurationError: See :meth:`EmbeddedPostgres.start`.
+    """
+    with ExitStack() as claim:
+        with _naming(folder):
             _create(folder)
-            undo.enter_context(_claimed(folder))
-            account = _account(self._cluster, folder)
-            lock = until_started.enter_context(_former_server_gone(folder, self._cluster))
-            programs = accounts.runnable(account, folder)
-            self._make_cluster(programs, account, lock)
-            socket_folder = undo.enter_context(sockets.private_folder(folder / "socket", account))
-            log = until_started.enter_context(_open_log(self._log))
-            written = log.tell()
-            self._child = Child(self._command(programs, socket_folder), account, log=log, lock=lock)
-            undo.callback(self._child.stop)
-        self._await_ready(self._child, socket_folder, written)
-        return sockets.url(socket_folder, DATABASE)
+            claim.enter_context(_claimed(folder))
+            account = _account(folder / "cluster", folder)
+            with former_server_gone(folder) as lock:
+                programs = accounts.runnable(account, folder)
+                _make_cluster(folder, programs, account, lock)
+            socket_folder = claim.enter_context(sockets.private_folder(folder / "socket", account))
+        yield Postmaster(folder, programs, account, socket_folder)
 
-    def _make_cluster(self, programs: Path, account: Account | None, lock: int) -> None:
-        if self._cluster.exists() and any(self._cluster.iterdir()):
-            _check_version(self._folder, cluster.version(self._cluster))
-            return
-        new = self._folder / "cluster.new"
-        if new.exists():
-            shutil.rmtree(new)
-        new.mkdir()
-        accounts.own(new, account)
-        self._initdb([str(programs / "initdb"), *INITDB, f"--pgdata={new}"], account, lock)
-        new.rename(self._cluster)
 
-    def _initdb(self, command: list[str], account: Account | None, lock: int) -> None:
-        try:
-            code, output = run(command, account, lock=lock, timeout_s=INITDB_S)
-        except subprocess.TimeoutExpired as error:
-            raise DataFolderUnusable(self._folder, f"initdb took longer than {INITDB_S:.0f} s") from error
-        if code:
-            raise DataFolderUnusable(self._folder, f"initdb failed: {_last_lines(output)}")
+def _make_cluster(folder: Path, programs: Path, account: Account | None, lock: int) -> None:
+    made, new = folder / "cluster", folder / "cluster.new"
+    if made.exists() and any(made.iterdir()):
+        _check_version(folder, cluster.version(made))
+        return
+    if new.exists():
+        shutil.rmtree(new)
+    new.mkdir()
+    accounts.own(new, account)
+    _initdb(folder, [str(programs / "initdb"), *INITDB, f"--pgdata={new}"], account, lock)
+    new.rename(made)
 
-    def _command(self, programs: Path, socket_folder: Path) -> list[str]:
-        settings = SETTINGS | {"unix_socket_directories": str(socket_folder)}
-        options = [f"--{name}={value}" for name, value in settings.items()]
-        return [str(programs / "postgres"), "-D", str(self._cluster), *options]
 
-    def _await_ready(self, child: Child, socket_folder: Path, written: int) -> None:
-        deadline = time.monotonic() + READY_S
-        pause_s = locks.POLL_S
-        while (state := sockets.state(socket_folder, DATABASE)) not in (sockets.READY, sockets.NO_SUCH_DATABASE):
-            if not child.alive:
-                raise DatabaseFailed(self._folder, f"ended while it started: {self._complaint(written)}")
-            if time.monotonic() > deadline:
-                raise DatabaseFailed(self._folder, f"was not ready after {READY_S:.0f} s: {self._complaint(written)}")
-            time.sleep(pause_s)
-            # Each refusal is a line in the log, and a recovery can take minutes.
-            pause_s = min(pause_s * 1.1, 0.5)
-        if state == sockets.NO_SUCH_DATABASE:
-            state = sockets.state(socket_folder, "postgres", f"create database {DATABASE}", timeout_s=READY_S)
-        if state != sockets.READY:
-            raise DatabaseFailed(self._folder, f"could not make its database: {self._complaint(written)}")
-
-    def _complaint(self, written: int) -> str:
-        with self._log.open("rb") as log:
-            log.seek(written)
-            lines = _last_lines(log.read().decode(errors="replace"))
-        free = shutil.disk_usage(self._folder).free
-        return f"{lines} (the disk has {free // 1_000_000} MB left)" if free < LOW_SPACE_BYTES else lines
+def _initdb(folder: Path, command: list[str], account: Account | None, lock: int) -> None:
+    try:
+        code, output = run(command, account, lock=lock, timeout_s=INITDB_S)
+    except subprocess.TimeoutExpired as error:
+        raise DataFolderUnusable(folder, f"initdb took longer than {INITDB_S:.0f} s") from error
+    if code:
+        raise DataFolderUnusable(folder, f"initdb failed: {last_lines(output)}")
 
 
 @contextmanager
@@ -270,36 +216,8 @@ def _account(made: Path, folder: Path) -> Account | None:
     return account
 
 
-@contextmanager
-def _former_server_gone(folder: Path, made: Path) -> Iterator[int]:
-    """Lend the lock that the processes of a server inherit, once those of a former one have ended."""
-    path = folder / "server.lock"
-    if locks.is_held(path):
-        # On Linux the kernel did so when its owner died; elsewhere it would live on.
-        cluster.stop_server(made)
-    with ExitStack() as lock:
-        try:
-            descriptor = lock.enter_context(locks.held(path, wait_s=FORMER_SERVER_S))
-        except BlockingIOError as error:
-            raise DataFolderInUse(folder, "a former PostgreSQL server that does not end") from error
-        cluster.forget_recycled_pid(made)
-        yield descriptor
-
-
 def _check_version(folder: Path, made_by: str | None) -> None:
     if made_by is None:
         raise DataFolderUnusable(folder, "its folder cluster is not empty, and has no PostgreSQL cluster")
     if made_by != VERSION:
         raise DataFolderUnusable(folder, f"its cluster is of PostgreSQL {made_by}, and this is PostgreSQL {VERSION}")
-
-
-def _open_log(path: Path) -> IO[bytes]:
-    log = os.fdopen(os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600), "ab")
-    if log.tell() > LOG_BYTES:
-        log.seek(0)
-        log.truncate()
-    return log
-
-
-def _last_lines(output: str) -> str:
-    return "\n".join(output.strip().splitlines()[-5:]) or "it wrote nothing"

@@ -22,6 +22,8 @@ HISTORY_TURNS = 40
 """Turns of a conversation that are read at all; what the LLM sees of them is bounded by tokens."""
 
 
+REACHABLE_S = 0.7
+
 LARGE_BYTES = 256 * 1024
 """Of events: compressing more would hold the loop for milliseconds."""
 
@@ -129,7 +131,7 @@ class PostgresRuns:
             return SessionBusy(await connection.scalar(running) or "")
 
     async def finish(self, run: Run, outcome: Outcome, frames: list[bytes]) -> None:
-        """Store answer, end and events in one transaction; a second call changes nothing more."""
+        """Store answer, end and events in one transaction; what the last call says stands, whoever closed the run."""
         columns = msgspec.to_builtins(outcome)
         answer = columns.pop("answer")
         async with self._engine.begin() as connection:
@@ -142,9 +144,10 @@ class PostgresRuns:
                 content=answer,
                 status=outcome.status,
             )
-            await connection.execute(message.on_conflict_do_nothing())
+            said = {"content": answer, "status": outcome.status}
+            await connection.execute(message.on_conflict_do_update(index_elements=["id"], set_=said))
             columns |= {"events": await _packed(frames), "finished_at": func.now()}
-            ended = update(tables.Run).where(tables.Run.id == run.id, tables.Run.status == "running")
+            ended = update(tables.Run).where(tables.Run.id == run.id, tables.Run.worker == self._worker)
             await connection.execute(ended.values(columns))
 
     async def events(self, run_id: str) -> list[bytes] | None:
@@ -192,9 +195,9 @@ async def _unpacked(packed: bytes) -> list[bytes]:
 
 
 async def reachable(engine: AsyncEngine) -> bool:
-    """Say whether the database answers."""
+    """Say whether the database answers, and soon."""
     try:
-        async with engine.connect() as connection:
+        async with asyncio.timeout(REACHABLE_S), engine.connect() as connection:
             await connection.execute(text("select 1"))
     except Exception:  # noqa: BLE001  # whatever is wrong, the answer is no
         return False

@@ -45,6 +45,12 @@ def private_folder(note: Path, account: Account | None) -> Iterator[Path]:
         _remove(folder, account)
 
 
+def clear(folder: Path) -> None:
+    """Remove the socket of a dead server, and its lock."""
+    for name in (f".s.PGSQL.{PORT}", f".s.PGSQL.{PORT}.lock"):
+        (folder / name).unlink(missing_ok=True)
+
+
 def noted(note: Path) -> Path | None:
     """Return the folder that ``note`` names, None if there is none."""
     with suppress(FileNotFoundError, NotADirectoryError):

@@ -17,18 +17,19 @@ from pipeline.events import Failure
 
 log = structlog.get_logger()
 
-SWEEP_S = 5.0
+SWEEP_S = 2.0
+FORGET_S = 10.0
+"""Between looks for events whose retention is over, which go through all runs."""
 LOST = Failure("The server that was answering was lost.", Code.WORKER_LOST, "run", retryable=True)
 
 UNSTORED = Failure("The answer could not be stored.", Code.INTERNAL_ERROR, "run", retryable=True)
-UNSTORED_AGE_S = 60.0
-"""A run of our own that is stored as running and is not: storing its end has failed for good."""
+"""Of a run of our own that is stored as running and is not: storing its question or its end went wrong."""
 
 CLOSE_RUNS = """
 with lost as (
     update run set status = 'error', error = cast(:error as jsonb), finished_at = now()
      where status = 'running' and worker = :worker and not (id = any(cast(:live as text[])))
-       and created_at <= now() - make_interval(secs => :age_s)
+       and created_at <= :before
      returning id, owner, session_id, message_id
 )
 insert into message (id, owner, session_id, run_id, role, content, status)
@@ -51,6 +52,7 @@ class Worker:
         self._retention_s = retention_s
         self._live = live
         self._held: AsyncConnection | None = None
+        self._forget_at = 0.0
         self._task: asyncio.Task[None] | None = None
 
     async def begin(self) -> None:
@@ -77,23 +79,29 @@ class Worker:
     async def _sweep(self) -> None:
         if self._held is None:
             self._held = await self._engine.connect()
+            # It is kept, so it must not be one of those that requests wait for.
+            await self._held.run_sync(lambda connection: connection.detach())
             await self._held.execute(text("select pg_advisory_lock(:key)"), {"key": self.key})
         running = text("select distinct worker from run where status = 'running' and worker <> :key")
         for worker in (await self._held.scalars(running, {"key": self.key})).all():
             await self._close_if_lost(self._held, worker)
-        await self._close(self._held, self.key, UNSTORED, age_s=UNSTORED_AGE_S)
-        await self._held.execute(text(FORGET_EVENTS), {"retention_s": self._retention_s})
+        await self._close(self._held, self.key, UNSTORED)
+        if asyncio.get_running_loop().time() >= self._forget_at:
+            await self._held.execute(text(FORGET_EVENTS), {"retention_s": self._retention_s})
+            self._forget_at = asyncio.get_running_loop().time() + FORGET_S
         await self._held.commit()
 
     async def _close_if_lost(self, connection: AsyncConnection, worker: int) -> None:
         if not await connection.scalar(text("select pg_try_advisory_lock(:key)"), {"key": worker}):
             return
-        await self._close(connection, worker, LOST, age_s=0)
+        await self._close(connection, worker, LOST)
         await connection.execute(text("select pg_advisory_unlock(:key)"), {"key": worker})
 
-    async def _close(self, connection: AsyncConnection, worker: int, failure: Failure, *, age_s: float) -> None:
+    async def _close(self, connection: AsyncConnection, worker: int, failure: Failure) -> None:
+        # In this order: a run that is not stored yet by then is among those under way, or begins later.
+        before = await connection.scalar(text("select clock_timestamp()"))
         error = msgspec.json.encode(failure).decode()
-        values = {"worker": worker, "error": error, "live": self._live(), "age_s": age_s}
+        values = {"worker": worker, "error": error, "live": self._live(), "before": before}
         closed = await connection.execute(text(CLOSE_RUNS), values)
         if closed.rowcount > 0:
             log.warning("worker.closed_runs", code=failure.code, runs=closed.rowcount)

@@ -13,16 +13,19 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
+import structlog
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import create_async_engine
 
-from api.storage import accounts, cluster, embedded, locks
-from api.storage.embedded import DatabaseFailed, DataFolderInUse, DataFolderUnusable, EmbeddedPostgres, attach
+from api.storage import accounts, cluster, embedded, locks, postmaster, supervisor
+from api.storage.embedded import DataFolderUnusable, EmbeddedPostgres, attach
+from api.storage.postmaster import DatabaseFailed, DataFolderInUse
 from api.storage.sockets import noted
 
 pytestmark = pytest.mark.timeout(60)
@@ -121,7 +124,7 @@ def test_the_server_is_postgresql_18_with_pgvector_unicode_and_our_settings(fold
         assert query(url, "create extension vector", "select '[1,2]'::vector <-> '[1,4]'::vector") == 2
         assert query(url, "select lower('ÄÖÉ')") == "äöé"
         assert query(url, "select current_user || '@' || current_database()") == "stagecast@stagecast"
-        for name, value in embedded.SETTINGS.items():
+        for name, value in postmaster.SETTINGS.items():
             assert query(url, f"show {name}") == value
 
 
@@ -198,16 +201,57 @@ def test_a_start_right_after_kill_9_waits_for_the_former_server_and_tidies_up(fo
             assert not former.exists()
 
 
-def test_kill_9_of_the_server_is_seen_and_a_new_start_recovers(folder: Path) -> None:
+def test_a_server_that_was_killed_comes_back_by_itself_at_the_same_url(folder: Path) -> None:
+    with EmbeddedPostgres(folder) as url:
+        query(url, "create table kept as select 42 as n")
+        for _ in range(2):
+            killed = postmaster_pid(folder)
+            os.kill(killed, signal.SIGKILL)
+            wait_until(lambda killed=killed: postmaster_pid(folder) != killed and attach(folder))  # type: ignore[misc]  # a lambda has no types
+            assert attach(folder) == url
+            assert query(url, "select n from kept") == 42
+    assert not locks.is_held(folder / "server.lock")
+
+
+@on_linux
+def test_a_backend_that_has_lost_its_server_does_not_keep_the_next_from_starting(folder: Path) -> None:
+    with EmbeddedPostgres(folder) as url, ThreadPoolExecutor(1) as pool:
+        busy = pool.submit(query, url, "select count(*) from generate_series(1, 1000000000)")
+        wait_until(lambda: query(url, "select count(*) from pg_stat_activity where state = 'active'") == 2)
+        os.kill(postmaster_pid(folder), signal.SIGKILL)
+        wait_until(lambda: attach(folder) and busy.done())
+        assert query(url, "select 1") == 1
+        assert busy.exception()
+
+
+def test_a_server_that_is_shut_down_by_somebody_else_stays_down(folder: Path) -> None:
     server = EmbeddedPostgres(folder)
-    query(server.start(), "create table kept as select 42 as n")
-    os.kill(postmaster_pid(folder), signal.SIGKILL)
-    wait_until(lambda: not server.alive)
+    server.start()
+    with structlog.testing.capture_logs() as logs:
+        os.kill(postmaster_pid(folder), signal.SIGINT)
+        wait_until(lambda: logs)
+    assert [line["event"] for line in logs] == ["postgres.shut_down"]
+    assert not server.alive
     server.stop()
-    try:
-        assert query(server.start(), "select n from kept") == 42
-    finally:
-        server.stop()
+
+
+def test_a_server_that_cannot_be_brought_back_is_given_up_loudly(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(supervisor, "PAUSES_S", (0.0, 0.01, 0.01))
+    with EmbeddedPostgres(folder), structlog.testing.capture_logs() as logs:
+        control = folder / "cluster" / "global" / "pg_control"
+        control.rename(control.with_suffix(".gone"))
+        os.kill(postmaster_pid(folder), signal.SIGKILL)
+        wait_until(lambda: [line for line in logs if line["event"] == "postgres.given_up"])
+        assert "pg_control" in next(line["error"] for line in logs if line["event"] == "postgres.not_back")
+
+
+def test_a_stop_ends_a_server_that_is_just_coming_back(folder: Path) -> None:
+    for wait_s in (0, 0.02, 0.05, 0.1):
+        with EmbeddedPostgres(folder):
+            os.kill(postmaster_pid(folder), signal.SIGKILL)
+            time.sleep(wait_s)  # no waiting for something: the stop is to come at different times
+        wait_until(lambda: not locks.is_held(folder / "server.lock"))
+        assert not locks.is_held(folder / "lock")
 
 
 @on_linux

@@ -1,0 +1,87 @@
+"""How long anybody waits for the database: connections that do not wait for a server that has stopped answering."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import AsyncExitStack
+from types import TracebackType
+from typing import Any
+
+import asyncpg
+from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+
+REQUEST_S = 5.0
+"""For all that is done with one connection in one go."""
+ACKNOWLEDGE_S = 0.25
+"""How long the server may take to say that it has cancelled a command, or has said goodbye."""
+PASSING = ("08", "25006", "40", "53", "55P03", "57", "58")
+"""Begins of the SQLSTATEs that say nothing about the statement: no connection, a standby, a conflict with others, no
+room, a lock that somebody keeps, an end on somebody's orders, the system around the server."""
+
+
+class PromptConnection(asyncpg.Connection):  # type: ignore[misc]  # asyncpg ships no types
+    """Ends within ``ACKNOWLEDGE_S`` of the end of our patience, whether the server answers or not.
+
+    asyncpg's own would wait for the server to acknowledge a cancelled command, before a rollback as before its close;
+    a frozen one does not.
+    """
+
+    def _cancel_current_command(self, *waiters: Any) -> None:
+        super()._cancel_current_command(*waiters)
+        # By then the request to cancel has been sent; acknowledged or not, a command was given up with the connection.
+        self._loop.call_later(ACKNOWLEDGE_S, self._give_up, waiters[-1])
+
+    def _give_up(self, acknowledged: asyncio.Future[None]) -> None:
+        if not acknowledged.done():
+            self.terminate()
+
+    async def close(self, *, timeout: float | None = None) -> None:  # noqa: ASYNC109  # asyncpg's own
+        """Say goodbye, or hang up without it."""
+        await super().close(timeout=min(timeout or ACKNOWLEDGE_S, ACKNOWLEDGE_S))
+
+
+class LimitedConnection(AsyncConnection):
+    """A connection that is given back after ``REQUEST_S``, also by whoever still waits for it, or for its answers.
+
+    Raises:
+        TimeoutError: The time is over.
+    """
+
+    __slots__ = ("_undo",)
+
+    async def __aenter__(self) -> AsyncConnection:
+        """Take a connection from the pool; the time begins before that."""
+        async with AsyncExitStack() as undo:
+            await undo.enter_async_context(asyncio.timeout(REQUEST_S))
+            connection = await super().__aenter__()
+            undo.push_async_exit(super().__aexit__)
+            self._undo = undo.pop_all()
+        return connection
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Give it back."""
+        await self._undo.__aexit__(kind, error, trace)
+
+
+class LimitedEngine(AsyncEngine):
+    """Another engine, whose pool it shares, with a limit on how long each connection is taken for."""
+
+    def __init__(self, engine: AsyncEngine) -> None:
+        super().__init__(engine.sync_engine)
+
+    def connect(self) -> AsyncConnection:
+        """Return a connection that is to be entered with ``async with``."""
+        return LimitedConnection(self)
+
+
+def is_passing(problem: BaseException) -> bool:
+    """Say whether a failure is the database's state and not the statement's: worth a retry, by whoever asked."""
+    if not isinstance(problem, DBAPIError):
+        return isinstance(problem, PoolTimeout | OSError | TimeoutError)
+    if problem.connection_invalidated or isinstance(problem, OperationalError | InterfaceError):
+        return True
+    return str(getattr(problem.orig, "sqlstate", None)).startswith(PASSING)
