@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
+import logging
+import os
 import socket
 from pathlib import Path
 from types import FrameType
@@ -19,7 +21,10 @@ from api.settings import Settings
 from api.storage import database
 from api.storage.keys import Keys
 from pipeline.errors import ConfigurationError
+from pipeline.threads import still_at_work
 
+INTERRUPTED = 130
+"""A shell's exit code for what Ctrl-C has ended."""
 GONE_MS = 30_000
 """How long a client's machine may leave what was sent to it unanswered."""
 GOODBYE_S = 5
@@ -55,7 +60,13 @@ def serve(settings: Settings, host: str, port: int) -> None:
         ConfigurationError: The start failed; the message says why and what to do.
     """
     _check_keys(settings, host)
-    asyncio.run(_serve(settings, host, port))
+    try:
+        asyncio.run(_serve(settings, host, port))
+    except KeyboardInterrupt:
+        if still_at_work():  # in a plugin, say: everything of ours is closed
+            logging.shutdown()
+            os._exit(INTERRUPTED)
+        raise
 
 
 def serve_reloading(settings: Settings, host: str, port: int) -> None:

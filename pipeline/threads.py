@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import ParamSpec, TypeVar
@@ -11,6 +12,8 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 
+NAME = "stagecast"
+"""Begins the name of each thread."""
 ABANDONED = 60
 """Threads that may go on for callers that have left, beside those that are waited for."""
 
@@ -24,7 +27,7 @@ class Threads:
 
     def __init__(self, size: int) -> None:
         self._places = asyncio.Semaphore(size)
-        self._pool = ThreadPoolExecutor(size + ABANDONED, thread_name_prefix="stagecast")
+        self._pool = ThreadPoolExecutor(size + ABANDONED, thread_name_prefix=NAME)
 
     async def run(self, function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
         """Return ``function(*args, **kwargs)``; its exceptions are raised here."""
@@ -34,6 +37,11 @@ class Threads:
     def close(self) -> None:
         """Take no more calls and do not wait for those under way."""
         self._pool.shutdown(wait=False, cancel_futures=True)
+
+
+def still_at_work() -> bool:
+    """Say whether a thread of a closed pool goes on; the interpreter would wait for it before it exits."""
+    return any(thread.name.startswith(f"{NAME}_") for thread in threading.enumerate())
 
 
 def _guarded(function: Callable[P, R]) -> Callable[P, R]:

@@ -14,7 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from api.settings import Settings
 from api.storage import embedded, migrate
-from api.storage.patience import PromptConnection
+from api.storage.patience import REQUEST_S, PromptConnection
 from pipeline.errors import ConfigurationError
 
 log = structlog.get_logger()
@@ -42,12 +42,12 @@ class DatabaseUnreachable(ConfigurationError):
 
 
 def connect(url: str, pool: int) -> AsyncEngine:
-    """Return an engine with at most ``pool`` connections; whoever waits longer than 1 s for one gets an error."""
+    """Return an engine with at most ``pool`` connections; whoever waits too long for one gets an error."""
     return create_async_engine(
         url,
         pool_size=pool,
         max_overflow=0,
-        pool_timeout=1.0,
+        pool_timeout=REQUEST_S,
         pool_pre_ping=True,
         hide_parameters=True,
         connect_args={

@@ -199,7 +199,11 @@ async def fetch(server, method, path, body=None, headers=None):
     async with await send_request(server, method, path, body, headers) as stream:
         await stream.read_head()
         content = await stream.read_plain()
-        return stream.status, stream.headers, json.loads(content) if "json" in stream.headers["content-type"] else content
+        return (
+            stream.status,
+            stream.headers,
+            json.loads(content) if "json" in stream.headers["content-type"] else content,
+        )
 
 
 async def cancel(server, run_id):
