@@ -72,6 +72,10 @@ class Trouble:
         await self._threads.run(time.sleep, 600)
         yield Token("late")
 
+    async def _thread_long(self):
+        await self._threads.run(time.sleep, 15)
+        yield Token("late")
+
     async def _block(self):
         hold_the_loop(2)
         yield Token("x")
