@@ -58,6 +58,7 @@ class LiveRun:
         self._asked: float | None = None
         self._limits = limits
         self._seen: list[str] = []
+        self.silent = True
         self._timer = loop.call_at(self._due()[0], self._check)
 
     @property
@@ -88,7 +89,7 @@ class LiveRun:
     def begin_stage(self, name: str) -> None:
         """Take the time at which a stage begins."""
         self._asked = None
-        self.stage, self.stage_begun, self._seen = name, self.loop.time(), []
+        self.stage, self.stage_begun, self._seen, self.silent = name, self.loop.time(), [], True
 
     def take_token(self, token: Token) -> None:
         """Keep a piece of the answer."""
@@ -116,12 +117,13 @@ class LiveRun:
         return msgspec.structs.replace(event, content=msgspec.structs.replace(event.content, **measured))  # type: ignore[attr-defined]  # every event has a content
 
     def missing(self) -> str | None:
-        """Return the event type that the stage owes but did not yield, if any."""
+        """Return the event type that a stage which has yielded anything owes but did not yield, if any."""
         owed = (f"{self.stage}_start", f"{self.stage}_complete")
         return next((kind for kind in owed if kind not in self._seen), None)
 
     def touch(self) -> None:
         """Note that an event was sent: the idle limit begins anew."""
+        self.silent = False
         self.last_event = self.loop.time()
 
     def close(self) -> None:

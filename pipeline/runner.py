@@ -151,6 +151,9 @@ class Runner:
         async with aclosing(stage.run(live.run)) as events:
             async for event in events:
                 self._send(live, event)
+        if live.silent:  # it had nothing to do, or it has swallowed a stop
+            live.check_stopped()
+            return
         if missing := live.missing():
             raise ContractBroken(f"stage {name!r} ended without its {missing} event")
         log.info("stage.complete", run_id=live.run.id, stage=name, elapsed_ms=live.timings[name].elapsed_ms)

@@ -37,6 +37,8 @@ _MESSAGES = {
 class LiteLLM:
     """Streams from the model that ``STAGECAST_LLM_MODEL`` names; arguments are those listed here and no others."""
 
+    rewrites = True
+
     def __init__(self, host: Host) -> None:
         options = host.options
         if not options.llm_model:
