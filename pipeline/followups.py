@@ -15,9 +15,9 @@ MAX_CHARS = 300
 """A longer question brings along what it is about."""
 MAX_TOPIC_CHARS = 500
 """Of an earlier question, when it is carried over; of its subject a fifth."""
-FEW_WORDS, SEVERAL_WORDS = 2, 3
-"""With at most so many words that carry meaning a question may leave its subject out; ``SEVERAL_WORDS`` when its form
-makes that likely."""
+FEW_WORDS, SEVERAL_WORDS, ADJUNCT_WORDS = 2, 3, 6
+"""With at most so many words that carry meaning a question may leave its subject out; the likelier its form makes that,
+the more they are."""
 
 _STOP = """
     a an the and or but so then also is are was were be been am do does did done can could will would shall should may
@@ -25,32 +25,41 @@ _STOP = """
     against what which who whom whose when where why how that this these those it its they them their he him his she
     her i me my we us our you your there here not no yes if because any some all both each more most much many often
     long far soon else other others another one ones thing things same such very too just still only really please ok
-    okay tell explain describe give show mean means get got let happen happens well again now ever
+    tell explain describe give show mean means get got let happen happens well again now ever
 """
-STOP = frozenset(_STOP.split())
+COURTESY = frozenset(("ok", "okay", "thank", "thanks", "you", "great", "good", "hello", "hi", "yes", "no", "bye"))
+STOP = frozenset(_STOP.split()) | COURTESY
 WORD = re.compile(r"[^\W_]+")
 
-OPENER = re.compile(r"(?:(?:and|but|or|so|then|also|plus|ok|okay|what about|how about|what if)\b[\s,]*)+", re.IGNORECASE)
+OPENER = re.compile(
+    r"(?:(?:and|but|or|so|then|also|plus|ok|okay|what about|how about|what if)\b[\s,]*)+", re.IGNORECASE
+)
 _ASKING = (
     r"what|which|who|whom|whose|when|where|why|how|is|are|was|were|do|does|did|can|could|will|would|should|may|might|"
     r"must|has|have|had|am"
 )
 ASKING = re.compile(rf"(?:{_ASKING}|tell|explain|describe|list|give|show|compare|define|name)\b", re.IGNORECASE)
 """How a whole question begins; others are fragments, such as "In children?"."""
-AUXILIARY = re.compile(r"\b(?:is|are|was|were|do|does|did|can|could|will|would|should|has|have|had|must|may)\b", re.I)
+_VERBS = r"\b(?:is|are|was|were|do|does|did|can|could|will|would|should|has|have|had|must|may)\b"
+AUXILIARY = re.compile(_VERBS, re.IGNORECASE)
 EXISTENTIAL = re.compile(r"(?:is|are) there\b", re.IGNORECASE)
-ADJUNCT = re.compile(r"(?:in|on|at|during|with|without|after|before|under|among|by|from|to|while|when|if)\b", re.I)
+ADJUNCT = re.compile(
+    r"(in|on|at|during|with|without|after|before|under|among|by|from|to|while|when|if)\b"
+    rf"(?!.*{_VERBS})",
+    re.IGNORECASE,
+)
 """How a fragment begins that adds to the question before it and does not change its subject."""
 COMPLEMENT = re.compile(r"\b(?:of|about|between|against)\s+\w", re.IGNORECASE)
 """Where a question says what it is about."""
 TARGET = re.compile(r"\b(?:of|for|about|between|against|with)\s+\w", re.IGNORECASE)
 THE = re.compile(r"\bthe\b", re.IGNORECASE)
+WHAT_THE = re.compile(r"(?:what|which|who) (?:is|are|was|were) the\b", re.IGNORECASE)
 IDENTIFIER = re.compile(r"\w[^\w\s'’-]\w|\d")
 """Of a word that names something by itself, such as a version or an error's code."""
 
 ONE = re.compile(r"\b(?:(?P<whose>its|his)|it(?!['’]s\b)|(?P<it_is>it['’]s)|he|him|she|her)\b", re.IGNORECASE)
 SEVERAL = re.compile(
-    r"\b(?:they|them|theirs?|these|those|this|(?:the )?(?:former|latter)|the (?:other|first|second|last)(?: one)?)\b"
+    r"\b(?:they|them|theirs?|these|those|this|(?:the )?(?:former|latter)|the (?:other|first|second|last) ones?)\b"
     r"|\b(?:is|was|are|does|did|do|can|could|will|would|should|about|like|after|before|with|for|to|on|of|than|from|why"
     r"|how)\s+that\b(?!\s+(?:the|a|an|it|there)\b)"
     r"|^that\b|\bthat\s*[?.!]*$",
@@ -62,10 +71,14 @@ IMPERSONAL = re.compile(
     r"\b(?:is|was|does|can|will|would|could|should)\s+it\s+(?:\w+\s+){1,4}(?:to|that|if|when)\b", re.IGNORECASE
 )
 """An "it" that stands for what follows: "Is it safe to ..."."""
-CLAUSE = re.compile(rf"[,;.?!:]\s|\b(?:and|or|but|if|when|because|while)\s+(?={_ASKING}|it\b|its\b|they\b|their\b)", re.I)
+CLAUSE = re.compile(
+    rf"[,;.?!:]\s|\b(?:and|or|but)\s+(?=(?:{_ASKING}|its?|they|their)\b)|\b(?:if|when|because|while)\s+(?=they\b)",
+    re.IGNORECASE,
+)
 """Where a second clause begins, whose pronouns may mean what the first one names."""
 
 OF = re.compile(r"\b(?:of|for|about)\s+([^?.!,;:]+)", re.IGNORECASE)
+LINK = re.compile(r"^(?:of|for)\s+", re.IGNORECASE)
 END_MARKS = " \t\n?.!,;:"
 
 
@@ -85,16 +98,16 @@ def words(text: str) -> list[str]:
 def leans(question: str) -> bool:
     """Return whether a question can only be understood with the conversation before it, as far as its form tells."""
     whole = " ".join(question.split())
-    rest = _without_opener(whole)
-    if len(whole) > MAX_CHARS or UNSPACED.search(whole):
+    if len(whole) > MAX_CHARS or UNSPACED.search(whole) or set(WORD.findall(whole.lower())) <= COURTESY:
         return False
+    rest = _without_opener(whole)
     count = len(words(rest))
     if not count or _points_back(rest) or (IMPERSONAL.search(rest) and count <= SEVERAL_WORDS):
         return True
     if rest != whole:
         return not ASKING.match(rest) or not COMPLEMENT.search(rest)
     if not ASKING.match(rest):
-        return count <= (SEVERAL_WORDS if ADJUNCT.match(rest) else FEW_WORDS) and not IDENTIFIER.search(rest)
+        return count <= (ADJUNCT_WORDS if ADJUNCT.match(rest) else FEW_WORDS) and not IDENTIFIER.search(rest)
     return _lacks_subject(rest, count)
 
 
@@ -105,10 +118,11 @@ def _without_opener(question: str) -> str:
 def _lacks_subject(question: str, count: int) -> bool:
     """Return whether a whole question speaks of "the ..." without saying whose, or only asks "How ...?"."""
     if EXISTENTIAL.match(question):
-        return count <= SEVERAL_WORDS and not (COMPLEMENT.search(question) or re.search(r"\bfor\s", question))
+        return count <= SEVERAL_WORDS and not COMPLEMENT.search(question) and not OF.search(question)
     if not AUXILIARY.search(question):
         return count == 1 and not TARGET.search(question)
-    return count <= FEW_WORDS and bool(THE.search(question)) and not TARGET.search(question)
+    few = SEVERAL_WORDS if WHAT_THE.match(question) else FEW_WORDS
+    return count <= few and bool(THE.search(question)) and not TARGET.search(question)
 
 
 def _points_back(question: str) -> bool:
@@ -156,8 +170,8 @@ def _runs(text: str, sought: set[str]) -> list[str]:
 def follow(topic: Topic, question: str, name: str) -> tuple[str, Topic]:
     """Return a leaning question made to stand alone, and the topic of the one after it.
 
-    ``name``: the words in ``question`` that name a document. "And metformin?" puts metformin in the topic's place, "Is it
-    safe?" gets its subject, all else ("In children?", "Do they pass?") is put behind the topic's question.
+    ``name``: the words in ``question`` that name a document. "And metformin?" puts metformin in the topic's place, "Is
+    it safe?" gets its subject, all else ("In children?", "Do they pass?") is put behind the topic's question.
     """
     rest = _without_opener(" ".join(question.split()))
     same = SAME.search(rest)
@@ -170,13 +184,24 @@ def follow(topic: Topic, question: str, name: str) -> tuple[str, Topic]:
         if ASKING.match(rest) or COMPLEMENT.search(rest):
             return rest, Topic(rest, name)
         if topic.name:
-            return _switched(topic, re.sub(r"^(?:for|of)\s+", "", rest.strip(END_MARKS), flags=re.I), name)
+            return _switched(topic, LINK.sub("", rest.strip(END_MARKS)), name)
+    if adjunct := ADJUNCT.match(rest):
+        return _added(topic, rest[:1].lower() + rest[1:], adjunct[1].lower(), name), topic
     return f"{topic.question} {question}", topic
 
 
 def _switched(topic: Topic, instead: str, name: str) -> tuple[str, Topic]:
     query = topic.question.replace(topic.name, instead, 1)
     return query, Topic(query, name)
+
+
+def _added(topic: Topic, adjunct: str, preposition: str, name: str) -> str:
+    """Return the topic's question with an adjunct, which takes the place of one that begins with the same word."""
+    question = topic.question.rstrip(END_MARKS)
+    before, same, replaced = question.rpartition(f" {preposition} ")
+    if same and (name or not topic.name or topic.name not in replaced):
+        question = before
+    return f"{question} {adjunct}"
 
 
 def _put(question: str, pronoun: re.Match[str], instead: str) -> str:

@@ -107,8 +107,8 @@ class Stage(Protocol):
     """A step of every run.
 
     It yields ``<name>_start`` first and ``<name>_complete`` last, ``name`` being that of its entry point, or nothing at
-    all when it has nothing to do; whatever it yields is sent at once. An exception ends the run with an ``error`` event; a :class:`~pipeline.errors.RunError` may
-    say with which message and code.
+    all when it has nothing to do; whatever it yields is sent at once. An exception ends the run with an ``error``
+    event; a :class:`~pipeline.errors.RunError` may say with which message and code.
     """
 
     def run(self, run: Run) -> AsyncGenerator[Event]:

@@ -100,7 +100,7 @@ class Condense:
 
 
 def standalone(reply: str, asked: Sequence[str]) -> str:
-    """Return the question in an LLM's reply; "" when it is none, or has no word with what the user ``asked`` in common."""
+    """Return the question in an LLM's reply; "" when it is none, or shares no word with what the user ``asked``."""
     lines = [line for line in clean(reply).splitlines() if line.strip()]
     query = lines[0].strip(QUOTES) if len(lines) == 1 else ""
     if not query or len(query) > MAX_QUERY_CHARS or prompts.REFUSAL in query:
