@@ -107,7 +107,8 @@ def leans(question: str) -> bool:
     if rest != whole:
         return not ASKING.match(rest) or not COMPLEMENT.search(rest)
     if not ASKING.match(rest):
-        return count <= (ADJUNCT_WORDS if ADJUNCT.match(rest) else FEW_WORDS) and not IDENTIFIER.search(rest)
+        few = SEVERAL_WORDS if rest.endswith("?") else FEW_WORDS
+        return count <= (ADJUNCT_WORDS if ADJUNCT.match(rest) else few) and not IDENTIFIER.search(rest)
     return _lacks_subject(rest, count)
 
 

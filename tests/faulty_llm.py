@@ -9,6 +9,7 @@ import re
 import threading
 import time
 
+STANDALONE = "What are the side effects of aripiprazole in children?"
 TOKENS = ["Hello", " from", " the", " far", " end", " [1]", "."]
 LENGTH = re.compile(rb"content-length: *(\d+)", re.IGNORECASE)
 MODE = re.compile(r"llm:([a-z0-9_]+)")
@@ -35,9 +36,8 @@ class FaultyLLM:
         self._thread.join(10)
 
     def _run(self):
-        asyncio.set_event_loop(self._loop)
-        self._loop.run_until_complete(self._serve())
-        self._loop.close()
+        with asyncio.Runner(loop_factory=lambda: self._loop) as runner:  # ends connections that are kept alive too
+            runner.run(self._serve())
 
     async def _serve(self):
         self._stop = asyncio.Event()
@@ -91,6 +91,10 @@ class FaultyLLM:
     async def _plain(self, writer):
         for token in TOKENS:
             await send(writer, {"content": token})
+        await finish(writer)
+
+    async def _standalone(self, writer):
+        await send(writer, {"content": f'"{STANDALONE}"\n'})
         await finish(writer)
 
     async def _slow(self, writer):
