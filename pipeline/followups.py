@@ -107,7 +107,7 @@ def leans(question: str) -> bool:
     if rest != whole:
         return not ASKING.match(rest) or not COMPLEMENT.search(rest)
     if not ASKING.match(rest):
-        few = SEVERAL_WORDS if rest.endswith("?") else FEW_WORDS
+        few = SEVERAL_WORDS if rest.endswith("?") and not AUXILIARY.search(rest) else FEW_WORDS
         return count <= (ADJUNCT_WORDS if ADJUNCT.match(rest) else few) and not IDENTIFIER.search(rest)
     return _lacks_subject(rest, count)
 
@@ -181,7 +181,8 @@ def follow(topic: Topic, question: str, name: str) -> tuple[str, Topic]:
     if pronoun := _outward(ONE, rest):
         query = _put(rest, pronoun, subject(topic))
         return query, Topic(query, topic.name)
-    if name and not same and not _outward(SEVERAL, rest) and not ADJUNCT.match(rest):
+    adds = ADJUNCT.match(rest) or EXISTENTIAL.match(rest) or _outward(SEVERAL, rest)
+    if name and not same and not adds:
         if ASKING.match(rest) or COMPLEMENT.search(rest):
             return rest, Topic(rest, name)
         if topic.name:

@@ -133,6 +133,11 @@ APART = Topic("What are the side effects of aripiprazole?", "aripiprazole")
         ("And its uses?", "", "aripiprazole's uses?"),
         ("It's safe in pregnancy?", "", "aripiprazole is safe in pregnancy?"),
         ("Does it interact with lithium?", "lithium", "Does aripiprazole interact with lithium?"),
+        (
+            "Are there interactions with lithium?",
+            "lithium",
+            "What are the side effects of aripiprazole? Are there interactions with lithium?",
+        ),
         ("And how does metformin work?", "metformin", "how does metformin work?"),
     ],
 )
