@@ -44,7 +44,7 @@ class Settings(BaseSettings):
     database_url: str | None = None
     data_dir: Path = Field(default_factory=default_folder)
 
-    stages: Annotated[tuple[Name, ...], NoDecode] = ("retrieval", "reranking", "generation")
+    stages: Annotated[tuple[Name, ...], NoDecode] = ("condense", "retrieval", "reranking", "generation")
     retriever: Name = "hybrid"
     reranker: Name = "flashrank"
     llm: Name | None = None

@@ -53,6 +53,28 @@ class RunStart(Event, frozen=True, tag="run_start"):
     content: RunStarted
 
 
+class CondenseStart(Event, frozen=True, tag="condense_start"):
+    """A question that leans on the conversation is being rewritten; others have neither this event nor the next."""
+
+    content: Started = Started("condense")
+
+
+class Condensed(msgspec.Struct, frozen=True, kw_only=True):
+    """What is searched for instead of the question, and who made it: ``llm``, or ``carried``, by rules alone."""
+
+    stage: str = "condense"
+    status: str = "complete"
+    query: str
+    method: str
+    elapsed_ms: float = 0.0
+
+
+class CondenseComplete(Event, frozen=True, tag="condense_complete"):
+    """The question now stands alone."""
+
+    content: Condensed
+
+
 class RetrievalStart(Event, frozen=True, tag="retrieval_start"):
     """The search for passages begins."""
 
@@ -220,8 +242,8 @@ TERMINAL = (Done, Error, Cancelled)
 """Exactly one of these ends a run."""
 
 WIRE_EVENTS = (
-    RunStart, RetrievalStart, RetrievalComplete, RerankingStart, RerankingComplete, Sources,
-    GenerationStart, Token, GenerationComplete, Done, Error, Cancelled,
+    RunStart, CondenseStart, CondenseComplete, RetrievalStart, RetrievalComplete, RerankingStart, RerankingComplete,
+    Sources, GenerationStart, Token, GenerationComplete, Done, Error, Cancelled,
 )  # fmt: skip
 
 RETRY = b"retry: 1000\n"

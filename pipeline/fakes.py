@@ -59,8 +59,9 @@ class FakeLLM:
 
     model = "fake"
 
-    def __init__(self, pieces: Sequence[str | Finish | Exception]) -> None:
+    def __init__(self, pieces: Sequence[str | Finish | Exception], *, rewrites: bool = False) -> None:
         self.pieces = pieces
+        self.rewrites = rewrites
         self.prompts: list[Prompt] = []
         self.closed = False
 

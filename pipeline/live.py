@@ -61,10 +61,10 @@ class LiveRun:
         """The outcome, once it is stored or has been given up."""
         self.closed = False
         self.events, self.sent_bytes = 0, 0
-        self._before = 0
         self._asked: float | None = None
         self._limits = limits
         self._seen: list[str] = []
+        self.silent = True
         self._timer = loop.call_at(self._due()[0], self._check)
 
     @property
@@ -95,7 +95,7 @@ class LiveRun:
     def begin_stage(self, name: str) -> None:
         """Take the time at which a stage begins."""
         self._asked = None
-        self.stage, self.stage_begun, self._seen, self._before = name, self.loop.time(), [], self.events
+        self.stage, self.stage_begun, self._seen, self.silent = name, self.loop.time(), [], True
         self._check()
 
     def take_token(self, token: Token) -> None:
@@ -123,11 +123,6 @@ class LiveRun:
             measured |= {"token_count": len(self.pieces), "first_token_ms": first_ms}
         return msgspec.structs.replace(event, content=msgspec.structs.replace(event.content, **measured))  # type: ignore[attr-defined]  # every event has a content
 
-    @property
-    def silent(self) -> bool:
-        """Whether the stage has yielded nothing so far."""
-        return self.events == self._before
-
     def missing(self) -> str | None:
         """Return the event type that a stage which has yielded anything owes but did not yield, if any."""
         owed = (f"{self.stage}_start", f"{self.stage}_complete")
@@ -135,6 +130,7 @@ class LiveRun:
 
     def touch(self, sent_bytes: int) -> None:
         """Note that an event was sent: the idle limit begins anew."""
+        self.silent = False
         self.last_event = self.loop.time()
         self.events += 1
         self.sent_bytes += sent_bytes

@@ -75,8 +75,8 @@ class Finish(msgspec.Struct, frozen=True):
 class Run(msgspec.Struct, kw_only=True):
     """One question and its answer: what stages read, and leave for the next.
 
-    ``passages`` are set by retrieval and put in order by reranking; a stage of one's own may change ``query``, which is
-    what is searched for, while ``question`` stays as it was asked.
+    ``passages`` are set by retrieval and put in order by reranking; a stage may change ``query``, which is what is
+    searched for and understood without the conversation, while ``question`` stays as it was asked.
     """
 
     id: str
@@ -101,6 +101,11 @@ class Run(msgspec.Struct, kw_only=True):
     def __post_init__(self) -> None:
         self.query = self.query or self.question
 
+    @property
+    def scope(self) -> Scope:
+        """Which passages the run's searches may return."""
+        return Scope(owner=self.owner, filters=self.filters)
+
 
 class Prompt(msgspec.Struct, frozen=True, kw_only=True):
     """What an LLM is asked; ``messages`` is all of it, the other fields are for those that write no prose."""
@@ -108,6 +113,7 @@ class Prompt(msgspec.Struct, frozen=True, kw_only=True):
     messages: list[dict[str, str]]
     """In the form of OpenAI's chat completions: ``role`` and ``content``."""
     question: str
+    """As it stands alone (``Run.query``); ``messages`` end with the user's own words."""
     passages: Sequence[Passage]
     """Numbered from 1 in ``messages``."""
 
@@ -115,9 +121,9 @@ class Prompt(msgspec.Struct, frozen=True, kw_only=True):
 class Stage(Protocol):
     """A step of every run.
 
-    It yields ``<name>_start`` first and ``<name>_complete`` last, ``name`` being that of its entry point; whatever it
-    yields is sent at once. An exception ends the run with an ``error`` event; a :class:`~pipeline.errors.RunError` may
-    say with which message and code.
+    It yields ``<name>_start`` first and ``<name>_complete`` last, ``name`` being that of its entry point, or nothing at
+    all when it has nothing to do; whatever it yields is sent at once. An exception ends the run with an ``error``
+    event; a :class:`~pipeline.errors.RunError` may say with which message and code.
     """
 
     def run(self, run: Run) -> AsyncGenerator[Event]:
@@ -153,6 +159,9 @@ class LLM(Protocol):
 
     An LLM that cannot judge by itself whether the passages answer the question may have an attribute ``min_relevance``:
     when the best passage's cosine is below it, the question is refused and the LLM is not asked.
+
+    One that follows free instructions may have an attribute ``rewrites`` that is true: it is then also asked to rewrite
+    follow-up questions, with prompts that have no passages.
     """
 
     model: str

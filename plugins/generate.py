@@ -54,7 +54,7 @@ class Generate:
         yield GenerationComplete(GenerationCompleted(finish_reason=finish))
 
     async def _answer(self, run: Run, passages: list[Passage]) -> AsyncGenerator[Token | Finish]:
-        prompt = prompts.build(run.question, passages, run.history, self._history_tokens)
+        prompt = prompts.build(run.question, passages, run.history, self._history_tokens, query=run.query)
         cleaner, citations = TextCleaner(), CitationFilter(len(passages))
         finish = Finish("stop")
         async with aclosing(self._llm.stream(prompt)) as pieces:

@@ -19,8 +19,8 @@ from pipeline.retries import STATUSES, TryAgain, until_answered
 
 CONNECT_TIMEOUT_S = 4.5
 """Finding the address, connecting and TLS, together; two attempts fit into the time that retries may take."""
-READ_TIMEOUT_S = 60.0
-"""Between bytes of the upstream; the runner's own limits, which count tokens, are what users see."""
+READ_TIMEOUT_S = 86_400.0
+"""Between bytes of the upstream: the longest limit that can be set; the runner's own, which count tokens, end runs."""
 
 NOWHERE = "http://127.0.0.1:1/v1"
 """Nothing listens there."""
@@ -67,6 +67,8 @@ class LiteLLM:
     as for bytes, repeats a request once by itself if its connection is lost, skips malformed JSON, and reads bad bytes
     as U+FFFD.
     """
+
+    rewrites = True
 
     def __init__(self, host: Host) -> None:
         options = host.options

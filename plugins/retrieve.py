@@ -6,7 +6,7 @@ from collections.abc import AsyncGenerator
 
 from pipeline.events import Event, RetrievalComplete, RetrievalCompleted, RetrievalStart
 from pipeline.host import Host
-from pipeline.ports import Run, Scope
+from pipeline.ports import Run
 
 
 class Retrieve:
@@ -19,6 +19,5 @@ class Retrieve:
     async def run(self, run: Run) -> AsyncGenerator[Event]:
         """Leave the passages in ``run.passages``, best first."""
         yield RetrievalStart()
-        scope = Scope(owner=run.owner, filters=run.filters)
-        run.passages = await self._retriever.search(run.query, self._limit, scope)
+        run.passages = await self._retriever.search(run.query, self._limit, run.scope)
         yield RetrievalComplete(RetrievalCompleted(doc_count=len(run.passages)))

@@ -22,6 +22,7 @@ import threading
 import time
 from email.utils import formatdate
 
+STANDALONE = "What are the side effects of aripiprazole in children?"
 TOKENS = ["Hello", " from", " the", " far", " end", " [1]", "."]
 SECRET = "secret upstream text"
 ODD_TEXT = "\ufeffA\u2028B\u2029C\r\nD\u202eE\u2066F\x85G\x0b\x0c\x1eH"
@@ -68,13 +69,8 @@ class FaultyLLM:
         self._thread.join(10)
 
     def _run(self):
-        asyncio.set_event_loop(self._loop)
-        self._loop.run_until_complete(self._serve())
-        left = asyncio.all_tasks(self._loop)
-        for task in left:
-            task.cancel()
-        self._loop.run_until_complete(asyncio.gather(*left, return_exceptions=True))
-        self._loop.close()
+        with asyncio.Runner(loop_factory=lambda: self._loop) as runner:  # ends connections that are kept alive too
+            runner.run(self._serve())
 
     @property
     def requests(self):
@@ -168,6 +164,10 @@ class Answers:
 
     async def plain(self):
         await self._say(*TOKENS)
+        await self._finish()
+
+    async def standalone(self):
+        await self._say(f'"{STANDALONE}"\n')
         await self._finish()
 
     async def slow(self):

@@ -60,7 +60,7 @@ def test_every_sample_article_says_that_it_is_no_advice(server):
 def test_plugins_shows_the_pipeline_in_force_and_what_is_installed(server):
     shown = httpx.get(f"{server.url}/plugins").json()
     assert [row["name"] for row in shown["pipeline"] if row["kind"] == "stage"] == [
-        "retrieval", "reranking", "generation",
+        "condense", "retrieval", "reranking", "generation",
     ]  # fmt: skip
     parts = {row["kind"]: row for row in shown["pipeline"]}
     assert parts["llm"]["detail"]["model"] == "extractive"
@@ -72,7 +72,7 @@ def test_plugins_shows_the_pipeline_in_force_and_what_is_installed(server):
 def test_the_schema_describes_every_event(server):
     schema = httpx.get(f"{server.url}/schema/openapi.json").json()
     events = schema["components"]["schemas"]["Event"]
-    assert len(events["oneOf"]) == 12
+    assert len(events["oneOf"]) == 14
     token = schema["components"]["schemas"]["Token"]
     assert token["properties"].keys() == {"type", "content", "timestamp"}
     answer = schema["paths"]["/chat"]["post"]["responses"]["200"]["content"]

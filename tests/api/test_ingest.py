@@ -3,6 +3,7 @@
 import asyncio
 import gzip
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -167,6 +168,17 @@ def test_a_question_is_answered_in_the_terminal_from_what_was_ingested(database,
     assert done.stdout == "Zebras have stripes that confuse flies [1].\n"
     assert "retrieval" in done.stderr
     assert "Zebras" in done.stderr
+
+
+def test_a_follow_up_in_the_terminal_is_shown_as_it_is_searched_for(database, tmp_path):
+    (tmp_path / "zebra.md").write_text(ARTICLE)
+    run(["ingest", tmp_path / "zebra.md"], database, tmp_path)
+    first = run(["ask", "--session", "talk", "What do the stripes of zebras confuse?"], database, tmp_path)
+    assert "condense" not in first.stderr
+    done = run(["ask", "--session", "talk", "And in summer?"], database, tmp_path)
+    assert done.returncode == 0, done.stderr
+    [shown] = re.findall(r"condense: \d+ ms \((.*)\)", " ".join(done.stderr.split()))[:1]
+    assert shown.startswith("query What do the stripes of zebras confuse in summer?, method carried")
 
 
 def test_the_plugins_are_listed_with_those_in_force_marked(database, tmp_path):

@@ -43,6 +43,13 @@ class Stream:
         """Return the body of a reply that is no stream."""
         return await self._reader.readexactly(int(self.headers["content-length"]))
 
+    async def read_raw(self):
+        """Read to the end without looking into it; return at how many moments something came."""
+        moments = 0
+        while await self._reader.read(65_536):
+            moments += 1
+        return moments
+
     async def until(self, wanted, timeout_s=30):
         """Read until an event of this type, or for which this is true, and return it; None if the stream ends first."""
         fits = wanted if callable(wanted) else lambda event: event["type"] == wanted

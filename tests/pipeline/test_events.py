@@ -10,6 +10,9 @@ from pipeline.errors import Code
 from pipeline.events import (
     WIRE_EVENTS,
     Cancelled,
+    CondenseComplete,
+    Condensed,
+    CondenseStart,
     Done,
     Error,
     Failure,
@@ -45,6 +48,12 @@ GOLDEN = [
     (
         RunStart(RunStarted(run_id="r", session_id="s")),
         '{"type":"run_start","content":{"stage":"run","status":"started","run_id":"r","session_id":"s"}',
+    ),
+    (CondenseStart(), '{"type":"condense_start","content":{"stage":"condense","status":"started"}'),
+    (
+        CondenseComplete(Condensed(query="q", method="llm", elapsed_ms=2.5)),
+        '{"type":"condense_complete","content":{"stage":"condense","status":"complete","query":"q","method":"llm",'
+        '"elapsed_ms":2.5}',
     ),
     (RetrievalStart(), '{"type":"retrieval_start","content":{"stage":"retrieval","status":"started"}'),
     (

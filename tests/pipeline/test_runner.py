@@ -155,14 +155,33 @@ async def test_not_even_an_exit_or_a_leaked_cancellation_escapes_a_stage(broken)
         (Start(), Done(Finished("r", "m", 1.0, {})), Complete()),
         (Start(),),
         (Complete(),),
+        (Token("x"),),
         (Start(), Token("x" * 70_000), Complete()),
         (Start(), Token("\ud800"), Complete()),
     ],
-    ids=["str", "none", "terminal", "no complete", "no start", "too large", "surrogate"],
+    ids=["str", "none", "terminal", "no complete", "no start", "only a token", "too large", "surrogate"],
 )
 async def test_a_stage_that_breaks_its_contract_ends_the_run_with_an_error(steps):
     error = last(await ran(("work", stage_of(*steps))))
     assert (error["type"], error["content"]["code"]) == ("error", "STAGE_ERROR")
+
+
+async def test_a_stage_that_has_nothing_to_do_leaves_no_trace():
+    store = MemoryStore()
+    with structlog.testing.capture_logs() as logs:
+        events = await ran(("idle", stage_of()), ("work", stage_of(Start(), Token("a"), Complete())), store=store)
+    assert [event["type"] for event in events] == ["run_start", "work_start", "token", "work_complete", "done"]
+    assert last(events)["content"]["stages"].keys() == {"work"}
+    assert [line["stage"] for line in logs if line["event"] == "stage.complete"] == ["work"]
+    assert store.outcomes["r"].stages.keys() == {"work"}
+
+
+async def test_a_stage_that_yields_nothing_because_it_swallowed_a_stop_does_not_complete_the_run():
+    async def deaf():
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.sleep(5)
+
+    assert last(await ran(("work", stage_of(deaf)), during=lambda runner: runner.stop("r")))["type"] == "cancelled"
 
 
 async def test_what_was_said_before_an_error_is_stored_with_its_status():

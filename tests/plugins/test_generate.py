@@ -37,6 +37,15 @@ async def test_at_most_so_many_passages_are_given_as_the_settings_say(host_with)
     assert isinstance(events[0], Sources)
 
 
+async def test_an_llm_is_given_the_question_as_it_stands_alone_beside_the_users_own_words(host_with):
+    llm = FakeLLM(["x"])
+    run = Run(id="r", session_id="s", message_id="m", question="And X?", query="What is X?", passages=[passage(1)])
+    async for _ in Generate(host_with(llm)).run(run):
+        pass
+    assert llm.prompts[0].question == "What is X?"
+    assert llm.prompts[0].messages[-1]["content"] == "And X?"
+
+
 async def test_without_any_passage_the_question_is_refused_and_the_model_not_asked(host_with):
     llm = FakeLLM(["x"])
     run, events = await ran(Generate(host_with(llm)), [])
