@@ -32,6 +32,7 @@ def start_troubled(start_server, trouble_site, llm, tmp_path_factory):
     def start(*arguments, **settings):
         probe = tmp_path_factory.mktemp("p") / "probe"
         settings = {"stages": STAGES, "llm_model": "openai/fake", "llm_api_base": llm.url} | settings
+        settings = {name: value for name, value in settings.items() if value is not None}
         environment = {"PYTHONPATH": str(trouble_site), "TROUBLE_PROBE": str(probe)}
         server = start_server(*arguments, environment=environment, **settings)
         server.probe = probe

@@ -20,6 +20,7 @@ FIRST_AT = {
     "finishing": "generation_complete",
 }
 AT_ONCE = 5
+MEDICINES = ("aripiprazole", "sertraline", "lithium", "metformin")
 ANSWERS = "select r.status, m.content from run r left join message m on m.id = r.message_id where r.session_id = $1"
 
 
@@ -163,3 +164,26 @@ async def test_after_many_random_cancels_everything_is_as_before(troubled, llm, 
     assert not await rows(sample_database, active)
     assert llm.open == 0
     assert after["rss_mb"] < before["rss_mb"] + 50
+
+
+@pytest.mark.timeout(3600)
+async def test_memory_stays_as_it_is_over_many_whole_streams(start_troubled, sample_database, server, times):
+    quoting = await asyncio.to_thread(start_troubled, database_url=sample_database, llm_model=None, llm_api_base=None)
+    rounds, count = 5, times(40, 4000)
+    places = asyncio.Semaphore(8)
+    used = []
+
+    async def one(n):
+        question = f"What are the side effects of {MEDICINES[n % 4]}?"
+        async with places, await recorder.ask(quoting, question) as stream:
+            await stream.rest()
+            recorder.check(stream)
+            assert stream.last == "done"
+
+    for _ in range(rounds):
+        await asyncio.gather(*[one(n) for n in range(count)])
+        await asyncio.sleep(times(0, 11))  # until the bus has let the last ones go
+        used.append((await opened(quoting))["rss_mb"])
+    shown = ", ".join(f"{mb:.1f}" for mb in used)
+    print(f"{rounds * count} whole streams: {shown} MB after each {count}")
+    assert used[-1] < used[0] + 30
