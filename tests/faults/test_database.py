@@ -7,6 +7,7 @@ import time
 import uuid
 from contextlib import asynccontextmanager
 
+import asyncpg
 import httpx
 import pytest
 from sqlalchemy import make_url, text
@@ -160,6 +161,7 @@ async def freeze_under_load(server, killable, *, frozen_s):
     """
     figures = {}
     async with client_of(server) as client:
+        await _whole(client)  # all connections are there, and some of them idle, when it freezes
         async with locked(killable.url, "chunk"):
             readings = [Reading(client, f"Waits {n}") for n in range(2)]
             await asyncio.gather(*(reading.seen("retrieval_start") for reading in readings))
@@ -223,18 +225,25 @@ async def exhaust(server, killable, *, held_s, asked=100):
         return await asyncio.gather(*calls)
 
 
-async def test_when_every_connection_is_taken_the_others_are_told_to_come_back(server, killable):
-    answers = await exhaust(server, killable, held_s=2)
+async def test_when_every_connection_is_taken_the_others_wait_for_their_turn(server, killable):
+    answers = await exhaust(server, killable, held_s=1)
     for response, took_s in answers:
         assert took_s < patience.REQUEST_S + NOISE_S
         if response.status_code != httpx.codes.OK:
             check_refused_politely(response)
-    assert POOL <= sum(response.status_code == httpx.codes.OK for response, _ in answers) < len(answers)
-    for response, _ in answers:
-        if response.status_code == httpx.codes.OK:
-            events = events_of(response.text)
-            assert check_whole(events)[0] == "done"
-            await check_stored(killable.url, events)
+    answered = [events_of(response.text) for response, _ in answers if response.status_code == httpx.codes.OK]
+    assert len(answered) >= POOL
+    for events in answered:
+        assert check_whole(events)[0] == "done"
+        await check_stored(killable.url, events)
+    await check_nothing_left(killable.url)
+
+
+async def test_when_no_turn_comes_all_are_told_to_come_back(server, killable):
+    answers = await exhaust(server, killable, held_s=patience.REQUEST_S + 1)
+    for response, took_s in answers:
+        check_refused_politely(response)
+        assert took_s < patience.REQUEST_S + patience.ACKNOWLEDGE_S + NOISE_S
     await check_nothing_left(killable.url)
 
 
@@ -315,6 +324,19 @@ async def test_a_cancelled_call_does_not_wait_for_a_frozen_server(killable):
         await ask_slowly()
 
 
+async def test_a_connection_that_a_frozen_server_owes_an_answer_is_of_no_use_to_the_next(killable):
+    url = killable.url.replace("+asyncpg", "")
+    connection = await asyncpg.connect(url, connection_class=patience.PromptConnection)
+    with killable.frozen():
+        with pytest.raises(TimeoutError):
+            await connection.execute("select 1", timeout=0.1)
+        begun = time.monotonic()
+        with pytest.raises((asyncpg.InterfaceError, asyncpg.PostgresConnectionError)):
+            await connection.execute("rollback")
+        assert time.monotonic() - begun < patience.ACKNOWLEDGE_S + NOISE_S
+    assert connection.is_closed()
+
+
 def waiting_for(gate):
     """Make a stage that waits, and then says a word."""
 
@@ -374,30 +396,36 @@ class Held:
         await self._worker.end()
 
 
+async def stored_outcome(engine, run):
+    found = await PostgresRuns(engine, 0).find("", run.id)
+    assert found is not None
+    return found.outcome
+
+
 async def test_a_question_that_was_stored_but_never_begun_is_closed_at_the_next_look(server, killable):
     async with engine_to(killable.url, 2) as engine:
         runner = Runner(working(), MemoryBus(), PostgresRuns(engine, 1), Limits())
         run = new_run("", "Why?", None, {})
         await PostgresRuns(engine, 1).begin(run)
         async with Held(engine, runner):
-            found = await PostgresRuns(engine, 1).find("", run.id)
-    assert found.outcome.error.code == "INTERNAL_ERROR"
+            found = await stored_outcome(engine, run)
+    assert found.error.code == "INTERNAL_ERROR"
 
 
 async def test_a_run_taken_for_lost_while_the_database_was_away_is_stored_all_the_same(server, killable):
     async with engine_to(killable.url, 2) as engine:
-        store, gate = PostgresRuns(engine, 2**41), asyncio.Event()
-        runner = Runner([("work", waiting_for(gate))], MemoryBus(), store, Limits())
+        gate = asyncio.Event()
+        runner = Runner([("work", waiting_for(gate))], MemoryBus(), PostgresRuns(engine, 2**41), Limits())
         run = new_run("", "Why?", None, {})
         await runner.start(run)
 
         async def is_closed():
-            return (await store.find("", run.id)).outcome.status == "error"
+            return (await stored_outcome(engine, run)).status == "error"
 
         await until(is_closed, 10)  # by the running server: nobody holds the lock of this worker
         gate.set()
         assert (await ended(runner, run)).status == "completed"
-        found = (await store.find("", run.id)).outcome
+        found = await stored_outcome(engine, run)
     assert (found.status, found.answer, found.error) == ("completed", "word", None)
 
 

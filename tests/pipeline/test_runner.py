@@ -388,7 +388,7 @@ async def test_a_run_is_under_way_from_before_its_question_is_stored():
             seen.append(runner.ids)
             await super().begin(run)
 
-    seen = []
+    seen: list[list[str]] = []
     runner = Runner([("work", stage_of(Start(), Complete()))], MemoryBus(), Slow(), Limits())
     await runner.start(a_run())
     assert seen == [["r"]]
