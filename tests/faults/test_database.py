@@ -161,22 +161,36 @@ async def freeze_under_load(server, killable, *, frozen_s):
     """
     figures = {}
     async with client_of(server) as client:
-        await _whole(client)  # all connections are there, and some of them idle, when it freezes
+        await _fill_pool(client, killable)
         async with locked(killable.url, "chunk"):
             readings = [Reading(client, f"Waits {n}") for n in range(2)]
             await asyncio.gather(*(reading.seen("retrieval_start") for reading in readings))
             killable.freeze()
         frozen = time.monotonic()
         try:
+            calls = asyncio.gather(*(timed(client.request(*call.split(), **rest)) for call, rest in FROZEN.items()))
+            await asyncio.sleep(0.1)
             figures["cancelled_s"] = await _cancelled(client, readings[0])
             figures["left_s"] = await _left(client, readings[1])
-            calls = [timed(client.request(*call.split(), **options)) for call, options in FROZEN.items()]
-            answers = dict(zip(FROZEN, await asyncio.gather(*calls), strict=True))
+            answers = dict(zip(FROZEN, await calls, strict=True))
             await asyncio.sleep(frozen_s - (time.monotonic() - frozen))
         finally:
             killable.thaw()
         figures["whole_s"] = await _whole(client)
     return answers, readings, figures
+
+
+async def _fill_pool(client, killable):
+    """Have all connections opened; some will be idle, and be tried out first, when the database freezes."""
+    waiting = "select count(*) from pg_stat_activity where application_name = 'stagecast' and wait_event_type = 'Lock'"
+
+    async def all_wait():
+        return (await fetch(killable.url, waiting))[0]["count"] == POOL
+
+    async with locked(killable.url, "session"):
+        calls = [asyncio.ensure_future(client.get("/sessions")) for _ in range(POOL)]
+        await until(all_wait, 10)
+    await asyncio.gather(*calls)
 
 
 async def _cancelled(client, reading):
