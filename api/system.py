@@ -98,7 +98,8 @@ def _assemble(settings: Settings, patient: AsyncEngine, threads: Threads) -> Sys
     host = Host(settings.options, threads, makers, {AsyncEngine: engine})
     stages: list[tuple[str, Stage]] = [(name, registry.make("stage", name, host)) for name in settings.stages]
     bus: EventBus = registry.make("bus", settings.bus, host)
-    worker = Worker(patient, settings.event_retention_s, live=lambda: runner.ids)
+    # The worker keeps its connection, so it must not be one of those that requests wait for.
+    worker = Worker(database.connect(patient.url, 0), settings.event_retention_s, live=lambda: runner.ids)
     store = PostgresRuns(engine, worker.key)
     runner = Runner(stages, bus, store, settings.limits)
     capacity = Capacity(settings.max_streams, settings.max_streams_per_key)

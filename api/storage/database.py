@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 
 import asyncpg
 import structlog
-from sqlalchemy import make_url
+from sqlalchemy import URL, NullPool, make_url
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
@@ -41,14 +41,15 @@ class DatabaseUnreachable(ConfigurationError):
         super().__init__(f"cannot use the database {shown} (STAGECAST_DATABASE_URL): {reason}")
 
 
-def connect(url: str, pool: int) -> AsyncEngine:
-    """Return an engine with at most ``pool`` connections; whoever waits too long for one gets an error."""
+def connect(url: str | URL, pool: int) -> AsyncEngine:
+    """Return an engine with at most ``pool`` connections; whoever waits too long for one gets an error.
+
+    ``pool`` 0: whoever connects gets a new connection, which is closed and not kept.
+    """
+    shared = {"pool_size": pool, "max_overflow": 0, "pool_timeout": REQUEST_S, "pool_pre_ping": True}
     return create_async_engine(
         url,
-        pool_size=pool,
-        max_overflow=0,
-        pool_timeout=REQUEST_S,
-        pool_pre_ping=True,
+        **(shared if pool else {"poolclass": NullPool}),
         hide_parameters=True,
         connect_args={
             "timeout": CONNECT_TIMEOUT_S,

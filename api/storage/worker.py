@@ -79,8 +79,6 @@ class Worker:
     async def _sweep(self) -> None:
         if self._held is None:
             self._held = await self._engine.connect()
-            # It is kept, so it must not be one of those that requests wait for.
-            await self._held.run_sync(lambda connection: connection.detach())
             await self._held.execute(text("select pg_advisory_lock(:key)"), {"key": self.key})
         running = text("select distinct worker from run where status = 'running' and worker <> :key")
         for worker in (await self._held.scalars(running, {"key": self.key})).all():

@@ -401,6 +401,19 @@ async def test_a_run_that_begins_behind_the_shutdown_is_ended_too():
     assert "SERVER_RESTART" in str(await asyncio.wait_for(ended, 5))
 
 
+async def test_a_run_is_under_way_from_before_its_question_is_stored():
+    class Slow(MemoryStore):
+        async def begin(self, run):
+            seen.append(runner.ids)
+            await super().begin(run)
+
+    seen: list[list[str]] = []
+    runner = Runner([("work", stage_of(Start(), Complete()))], MemoryBus(), Slow(), Limits())
+    await runner.start(a_run())
+    assert seen == [["r"]]
+    await runner.close()
+
+
 async def test_a_shutdown_tells_every_reader():
     events = await ran(("work", stage_of(Start(), forever)), during=lambda runner: runner.stop_all(Stop.SHUTDOWN))
     assert last(events)["content"]["code"] == "SERVER_RESTART"
