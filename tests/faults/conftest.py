@@ -6,8 +6,10 @@ import shutil
 import time
 from pathlib import Path
 
-import asyncpg
 import pytest
+
+from tests.faults.invariants import check_every_run, check_nothing_left
+from tests.faults.postgres import until
 
 ENTRY_POINTS = "[stagecast.stages]\ntrouble = stagecast_trouble:Trouble\n"
 STAGES = "trouble,retrieval,reranking,generation"
@@ -47,6 +49,21 @@ def troubled(start_troubled, sample_database, server):
     return start_troubled(database_url=sample_database)
 
 
+@pytest.fixture(autouse=True)
+async def everything_holds(request, llm):
+    """After every test on the shared server: what must hold of all runs there are, and of the far end's connections."""
+    yield
+    if "troubled" in request.fixturenames:
+        database = request.getfixturevalue("sample_database")
+        await check_nothing_left(database)
+        await check_every_run(database)
+
+        async def all_closed():
+            return llm.open == 0
+
+        await until(all_closed, 15)
+
+
 async def opened(server):
     """Return what is open in the server's process."""
     reader, writer = await asyncio.open_unix_connection(str(server.probe))
@@ -64,21 +81,3 @@ async def settled(server, before, timeout_s=15):
             return now, time.monotonic() - begun
         assert time.monotonic() < begun + timeout_s, f"before: {before}\nnow: {now}"
         await asyncio.sleep(0.02)
-
-
-async def rows(url, query, *arguments):
-    """Return what the database answers."""
-    connection = await asyncpg.connect(url.replace("+asyncpg", ""))
-    try:
-        return await connection.fetch(query, *arguments)
-    finally:
-        await connection.close()
-
-
-async def until(condition, timeout_s=15):
-    """Wait until an async condition is true of something, and return that."""
-    deadline = time.monotonic() + timeout_s
-    while not (found := await condition()):
-        assert time.monotonic() < deadline, "it did not come about in time"
-        await asyncio.sleep(0.01)
-    return found

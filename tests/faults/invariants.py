@@ -2,6 +2,7 @@
 
 import json
 import time
+import zlib
 
 import asyncpg
 import httpx
@@ -16,7 +17,7 @@ def events_of(raw):
     """Return the events of a stream's text as (id, type, content); comments are passed over."""
     found = []
     for block in raw.split("\n\n"):
-        fields = dict(line.split(": ", 1) for line in block.splitlines() if not line.startswith(":"))
+        fields = dict(line.split(": ", 1) for line in block.split("\n") if line and not line.startswith(":"))
         if fields:
             event = json.loads(fields["data"])
             found.append((int(fields["id"]), event["type"], event["content"]))
@@ -39,8 +40,22 @@ async def check_stored(url, events):
     run_id = events[0][2]["run_id"]
     query = "select r.status, m.content from run r left join message m on m.id = r.message_id where r.id = $1"
     [stored] = await fetch(url, query, run_id)
+    check_told(stored, events)
+
+
+def check_told(stored, events):
     told = {"done": "completed"}.get(events[-1][1], events[-1][1])
     assert (stored["status"], stored["content"]) == (told, text_of(events))
+
+
+async def check_every_run(url):
+    """Of every run that is stored with its events: they end as it did, and an answer that is whole is their tokens."""
+    query = """select r.id, r.status, r.events, m.content from run r join message m on m.id = r.message_id
+                where r.events is not null"""
+    for run in await fetch(url, query):
+        events = events_of(zlib.decompress(run["events"]).decode())
+        check_whole(events)
+        check_told(run, events)
 
 
 async def check_nothing_left(url, *, within_s=SOON_S):

@@ -104,7 +104,7 @@ async def locked(url, table):
         connection.terminate()
 
 
-async def until(condition, seconds):
+async def until(condition, seconds=15):
     """Wait until an async condition holds; return how long it took, in seconds."""
     begun = time.monotonic()
     while not await condition():

@@ -7,7 +7,7 @@ import time
 import pytest
 
 from tests.faults import recorder
-from tests.faults.conftest import rows, until
+from tests.faults.postgres import fetch, until
 
 PARTIAL = "Hello from the"
 
@@ -42,7 +42,7 @@ async def test_a_signal_tells_every_reader_stores_every_answer_and_ends_the_serv
     ended_s = time.monotonic() - asked
     told_s = max(stream.came_at[-1] for stream in streams) - asked
     print(f"{count} streams: the last told after {told_s:.2f} s, exit after {ended_s:.2f} s")
-    found = await rows(database, "select content, status from message where role = 'assistant'")
+    found = await fetch(database, "select content, status from message where role = 'assistant'")
     assert [(row["content"], row["status"]) for row in found] == [(PARTIAL, "error")] * count
     log = server.log_path.read_text()
     assert "Traceback" not in log
@@ -108,13 +108,13 @@ async def test_a_killed_server_loses_no_question_and_the_next_one_closes_its_run
     server.process.kill()
     await asyncio.gather(*[stream.rest() for stream in (*streams, *quick)])
     accepted = {stream.run_id for stream in (*streams, *quick)}
-    questions = await rows(database, "select run_id from message where role = 'user'")
+    questions = await fetch(database, "select run_id from message where role = 'user'")
     assert accepted == {row["run_id"] for row in questions}
     begun = time.monotonic()
     heir = await asyncio.to_thread(start_troubled, database_url=database)
 
     async def closed():
-        found = await rows(database, "select id from run where status = 'error' and error ->> 'code' = 'WORKER_LOST'")
+        found = await fetch(database, "select id from run where status = 'error' and error ->> 'code' = 'WORKER_LOST'")
         return {row["id"] for row in found} == accepted
 
     await until(closed)

@@ -9,7 +9,8 @@ import uuid
 import pytest
 
 from tests.faults import recorder
-from tests.faults.conftest import opened, rows, settled, until
+from tests.faults.conftest import opened, settled
+from tests.faults.postgres import fetch, until
 
 POINTS = ["upload", "accepted", "retrieving", "reranking", "asked", "answering", "finishing"]
 FIRST_AT = {
@@ -52,7 +53,7 @@ async def one_leaves(point, server, llm, database):
     if point != "upload":
 
         async def ended():
-            found = await rows(database, ANSWERS, marker)
+            found = await fetch(database, ANSWERS, marker)
             return [row for row in found if row["status"] != "running"]
 
         [row] = await until(ended)
@@ -157,11 +158,11 @@ async def test_after_many_random_cancels_everything_is_as_before(troubled, llm, 
     print(f"{count} cancels: all back after {took_s:.2f} s, {before['rss_mb']:.0f} -> {after['rss_mb']:.0f} MB")
 
     async def all_ended():
-        return not await rows(sample_database, "select id from run where status = 'running'")
+        return not await fetch(sample_database, "select id from run where status = 'running'")
 
     await until(all_ended)
     active = "select pid from pg_stat_activity where state = 'active' and application_name = 'stagecast'"
-    assert not await rows(sample_database, active)
+    assert not await fetch(sample_database, active)
     assert llm.open == 0
     assert after["rss_mb"] < before["rss_mb"] + 50
 

@@ -12,7 +12,7 @@ import pytest
 
 from tests.conftest import free_port
 from tests.faults import recorder
-from tests.faults.conftest import until
+from tests.faults.postgres import until
 
 README = Path(__file__).parents[2] / "README.md"
 SILENCE_S = 70
