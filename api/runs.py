@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import uuid
-from collections.abc import AsyncGenerator
-from typing import Protocol
 from weakref import WeakValueDictionary
 
 import msgspec
 
+from api.replay import BeyondTheEnd, Elsewhere, Expired, Lost, Readable, Stored
 from api.storage.runs import PostgresRuns, SessionBusy, StoredRun
 from pipeline.ending import Outcome, Status
 from pipeline.errors import Code, StagecastError
-from pipeline.events import Error, Failure, Source, StageTime, WallClock, frame
-from pipeline.ports import BATCH, EventBus, Filters, Run
+from pipeline.events import Failure, Source, StageTime
+from pipeline.ports import EventBus, Filters, Run
 from pipeline.runner import Runner
 
 TAKE_OVER_S = 5.0
@@ -67,64 +66,6 @@ def new_run(
         filters=filters,
         idempotency=idempotency,
     )
-
-
-class Expired(StagecastError):
-    """The run's events are not kept any more."""
-
-
-class BeyondTheEnd(StagecastError):
-    """A reader says that it has seen an event that the run does not have."""
-
-    def __init__(self, count: int) -> None:
-        super().__init__(f"the run has {count} events so far")
-
-
-class Stored:
-    """The events of a finished run, to be read as from the bus."""
-
-    def __init__(self, frames: list[bytes]) -> None:
-        self._frames = frames
-
-    async def frames(self, _run_id: str) -> list[bytes]:
-        """Return all frames."""
-        return self._frames
-
-    async def read(self, _run_id: str, after: int = 0) -> AsyncGenerator[list[bytes]]:
-        """Yield the frames behind number ``after``, in batches."""
-        for start in range(after, len(self._frames), BATCH):
-            yield self._frames[start : start + BATCH]
-
-
-class Elsewhere(StagecastError):
-    """Another server is answering the run; its events are not to be had here before it has ended."""
-
-
-class Lost:
-    """A run whose process was lost, and its events with it: whatever a reader has seen, the error comes next."""
-
-    def __init__(self, failure: Failure) -> None:
-        self._failure = failure
-
-    async def frames(self, _run_id: str) -> list[bytes] | None:
-        """Return that it is not known which there were."""
-        return None
-
-    async def read(self, _run_id: str, after: int = 0) -> AsyncGenerator[list[bytes]]:
-        """Yield the error as the event behind number ``after``."""
-        yield [frame(after + 1, Error(self._failure), WallClock().now())]
-
-
-class Readable(Protocol):
-    """Where a run's events can be read: the bus, or what was stored."""
-
-    async def frames(self, run_id: str) -> list[bytes] | None:
-        """Return the frames so far; None when they are lost."""
-        ...
-
-    def read(self, run_id: str, after: int = 0) -> AsyncGenerator[list[bytes]]:
-        """Yield the frames behind number ``after``, in batches."""
-        ...
 
 
 class Watch(msgspec.Struct):
@@ -253,6 +194,12 @@ class Runs:
         stored = await self._store.find(owner, run_id)
         return None if stored is None else _answer(stored)
 
+    async def is_stored(self, run_id: str, within_s: float = TAKE_OVER_S) -> bool:
+        """Wait until the end of a run under way is stored; False when that takes too long."""
+        ended = self._runner.ended(run_id)
+        done, _ = await asyncio.wait({ended}, timeout=within_s) if ended else (True, ())
+        return bool(done)
+
     def _live(self, owner: str, run_id: str) -> Run | None:
         run = self._runner.run(run_id)
         return run if run is not None and run.owner == owner else None
@@ -274,13 +221,7 @@ class Runs:
             return stored is None or stored.outcome.status != "running"
         if take_over:
             self._runner.stop(run_id)
-        try:
-            async with asyncio.timeout(TAKE_OVER_S if self._runner.stopping(run_id) else LEAVING_S):
-                if ended := self._runner.ended(run_id):
-                    await asyncio.shield(ended)
-        except TimeoutError:
-            return False
-        return True
+        return await self.is_stored(run_id, within_s=TAKE_OVER_S if self._runner.stopping(run_id) else LEAVING_S)
 
     def _abandon(self, run_id: str) -> None:
         self._watches.pop(run_id, None)

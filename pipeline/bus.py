@@ -6,9 +6,10 @@ import asyncio
 from collections.abc import AsyncGenerator
 
 from pipeline.errors import UnknownRun
-from pipeline.events import Event, WallClock, frame
+from pipeline.events import Event
 from pipeline.host import Host
 from pipeline.ports import BATCH
+from pipeline.wire import WallClock, frame
 
 
 class RunLog:

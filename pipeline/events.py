@@ -1,22 +1,18 @@
-"""The events of a run, and the bytes in which they reach a client.
+"""The events of a run.
 
 On the wire an event is ``{"type": ..., "content": ..., "timestamp": ...}``. The structs below hold type (their tag) and
-content; number and timestamp are added once, when the event is published.
+content; number and timestamp are added once, when the event is published (:mod:`pipeline.wire`).
 """
 
 from __future__ import annotations
 
 import re
-import time
 from functools import lru_cache
 from typing import Any
 
 import msgspec
 
 from pipeline.errors import Code
-
-MAX_FRAME_BYTES = 64 * 1024
-"""Larger writes would be held whole in memory for every reader that lags."""
 
 
 class Event(msgspec.Struct, frozen=True, tag_field="type"):
@@ -246,9 +242,6 @@ WIRE_EVENTS = (
     Sources, GenerationStart, Token, GenerationComplete, Done, Error, Cancelled,
 )  # fmt: skip
 
-RETRY = b"retry: 1000\n"
-"""Tells a browser, in ms, when to come back to a server that restarts."""
-
 _STAGE_NAME = re.compile(r"[a-z][a-z0-9_]{0,63}")
 
 
@@ -280,42 +273,3 @@ def stage_events(stage: str) -> tuple[type[Any], type[Any]]:
 def type_of(event: Event) -> str:
     """Return the event's ``type`` as it stands on the wire."""
     return str(event.__struct_config__.tag)
-
-
-_encode = msgspec.json.Encoder().encode
-_LINE_SEPARATOR = re.compile(rb"\xe2\x80[\xa8\xa9]|\xc2\x85")
-"""U+2028, U+2029, U+0085: no ends of lines to SSE, but to clients that split with ``str.splitlines``, as httpx does."""
-
-
-def frame(number: int, event: Event, timestamp: bytes) -> bytes:
-    """Return the event as one SSE frame: an ``id`` line and one ``data`` line.
-
-    Raises:
-        ValueError: The frame exceeds ``MAX_FRAME_BYTES``, or its text holds a lone surrogate.
-    """
-    body = _encode(event)
-    if not body.isascii():
-        body = _LINE_SEPARATOR.sub(_escaped, body)
-    if len(body) > MAX_FRAME_BYTES:
-        raise ValueError(f"a {type_of(event)} event of {len(body):,} bytes; at most {MAX_FRAME_BYTES:,} are sent")
-    retry = RETRY if isinstance(event, Error) and event.content.code is Code.SERVER_RESTART else b""
-    return b'%bid: %d\ndata: %b,"timestamp":"%b"}\n\n' % (retry, number, body[:-1], timestamp)
-
-
-def _escaped(separator: re.Match[bytes]) -> bytes:
-    return b"\\u%04x" % ord(separator[0].decode())
-
-
-class WallClock:
-    """The time as it stands in events: UTC, milliseconds, ``Z``; its seconds are formatted once a second."""
-
-    def __init__(self) -> None:
-        self._second, self._prefix = -1, b""
-
-    def now(self) -> bytes:
-        """Return for example ``2025-11-06T10:30:40.000Z``."""
-        ms = time.time_ns() // 1_000_000
-        second, rest = divmod(ms, 1000)
-        if second != self._second:
-            self._second, self._prefix = second, time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(second)).encode()
-        return b"%b.%03dZ" % (self._prefix, rest)

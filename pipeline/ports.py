@@ -216,7 +216,7 @@ class EventBus(Protocol):
         """Number, stamp and append an event; return its frame's size in bytes. Never waits.
 
         Raises:
-            ValueError: The event cannot be sent (see :func:`pipeline.events.frame`); the log stays as it was.
+            ValueError: The event cannot be sent (see :func:`pipeline.wire.frame`); the log stays as it was.
             UnknownRun: The log was never opened, or is closed.
         """
         ...

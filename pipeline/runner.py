@@ -12,9 +12,10 @@ import structlog
 
 from pipeline.ending import UNFINISHED, UNSTORED, Outcome, failure_of, last_event, log_run, outcome_of
 from pipeline.errors import ContractBroken, UnknownRun
-from pipeline.events import MAX_FRAME_BYTES, TERMINAL, Error, Event, RunStart, RunStarted, Token, type_of
+from pipeline.events import TERMINAL, Error, Event, RunStart, RunStarted, Token, type_of
 from pipeline.live import Limits, LiveRun, Stop
 from pipeline.ports import EventBus, Run, Stage
+from pipeline.wire import MAX_FRAME_BYTES
 
 log = structlog.get_logger()
 

@@ -11,7 +11,8 @@ from litestar.params import Parameter
 from api.http.callers import Caller
 from api.http.problems import bad_field, refuse
 from api.http.sse import EventStream, Reader
-from api.runs import Answer, BeyondTheEnd, Elsewhere, Expired, Runs
+from api.replay import BeyondTheEnd, Elsewhere, Expired
+from api.runs import Answer, Runs
 from api.settings import Settings
 from pipeline.text import clean
 

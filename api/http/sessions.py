@@ -74,6 +74,8 @@ async def delete_session(
     found = await _found(session_id, sessions)
     if found.running:
         await runs.stop(caller.owner, found.running)
+        if not await runs.is_stored(found.running):
+            raise refuse(503, "What is being answered in this session could not be ended yet.", retry_after_s=1)
     await sessions.delete(found.id)
 
 

@@ -12,7 +12,7 @@ from litestar.response import ServerSentEvent
 from litestar.response.streaming import ASGIStreamingResponse
 from litestar.types import Receive, Send
 
-from api.runs import Readable
+from api.replay import Readable
 from pipeline.ports import BATCH
 
 log = structlog.get_logger()

@@ -131,10 +131,17 @@ class PostgresRuns:
             return SessionBusy(await connection.scalar(running) or "")
 
     async def finish(self, run: Run, outcome: Outcome, frames: list[bytes]) -> None:
-        """Store answer, end and events in one transaction; what the last call says stands, whoever closed the run."""
+        """Store answer, end and events in one transaction; what the last call says stands, whoever closed the run.
+
+        Of a run that was deleted with its session nothing is stored.
+        """
         columns = msgspec.to_builtins(outcome)
         answer = columns.pop("answer")
+        columns |= {"events": await _packed(frames), "finished_at": func.now()}
+        ended = update(tables.Run).where(tables.Run.id == run.id, tables.Run.worker == self._worker)
         async with self._engine.begin() as connection:
+            if not (await connection.execute(ended.values(columns))).rowcount:
+                return
             message = insert(tables.Message).values(
                 id=run.message_id,
                 owner=run.owner,
@@ -146,9 +153,6 @@ class PostgresRuns:
             )
             said = {"content": answer, "status": outcome.status}
             await connection.execute(message.on_conflict_do_update(index_elements=["id"], set_=said))
-            columns |= {"events": await _packed(frames), "finished_at": func.now()}
-            ended = update(tables.Run).where(tables.Run.id == run.id, tables.Run.worker == self._worker)
-            await connection.execute(ended.values(columns))
 
     async def events(self, run_id: str) -> list[bytes] | None:
         """Return the frames of a finished run; None when they are not stored, or not any more."""

@@ -36,11 +36,10 @@ from pipeline.events import (
     StageTime,
     Stopped,
     Token,
-    WallClock,
-    frame,
     stage_events,
     type_of,
 )
+from pipeline.wire import WallClock, frame
 
 AT = b"2025-11-06T10:30:40.000Z"
 

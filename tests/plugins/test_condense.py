@@ -6,7 +6,7 @@ import pytest
 
 from pipeline.bus import MemoryBus
 from pipeline.errors import GenerationFailed, UpstreamTruncated
-from pipeline.events import CondenseComplete, CondenseStart, frame
+from pipeline.events import CondenseComplete, CondenseStart
 from pipeline.fakes import FakeLLM, FakeRetriever, MemoryStore, passage
 from pipeline.host import Host, Options
 from pipeline.live import Limits, Stop
@@ -15,6 +15,7 @@ from pipeline.prompts import REFUSAL
 from pipeline.runner import Runner
 from pipeline.threaded import as_async
 from pipeline.threads import Threads
+from pipeline.wire import frame
 from plugins.condense import MAX_QUERY_CHARS, Condense, standalone
 
 FIRST = "What are the side effects of aripiprazole?"

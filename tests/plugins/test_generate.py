@@ -4,12 +4,13 @@ import json
 
 import pytest
 
-from pipeline.events import GenerationComplete, Sources, Token, frame
+from pipeline.events import GenerationComplete, Sources, Token
 from pipeline.fakes import FakeLLM, passage
 from pipeline.host import Host, Options
 from pipeline.ports import Finish, Run
 from pipeline.prompts import REFUSAL
 from pipeline.threads import Threads
+from pipeline.wire import frame
 from plugins.generate import Generate
 
 

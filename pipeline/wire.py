@@ -1,0 +1,56 @@
+"""The bytes in which a run's events reach a client: Server-Sent Events with a number and a timestamp each."""
+
+from __future__ import annotations
+
+import re
+import time
+
+import msgspec
+
+from pipeline.errors import Code
+from pipeline.events import Error, Event, type_of
+
+MAX_FRAME_BYTES = 64 * 1024
+"""Larger writes would be held whole in memory for every reader that lags."""
+
+
+RETRY = b"retry: 1000\n"
+"""Tells a browser, in ms, when to come back to a server that restarts."""
+
+_encode = msgspec.json.Encoder().encode
+_LINE_SEPARATOR = re.compile(rb"\xe2\x80[\xa8\xa9]|\xc2\x85")
+"""U+2028, U+2029, U+0085: no ends of lines to SSE, but to clients that split with ``str.splitlines``, as httpx does."""
+
+
+def frame(number: int, event: Event, timestamp: bytes) -> bytes:
+    """Return the event as one SSE frame: an ``id`` line and one ``data`` line.
+
+    Raises:
+        ValueError: The frame exceeds ``MAX_FRAME_BYTES``, or its text holds a lone surrogate.
+    """
+    body = _encode(event)
+    if not body.isascii():
+        body = _LINE_SEPARATOR.sub(_escaped, body)
+    if len(body) > MAX_FRAME_BYTES:
+        raise ValueError(f"a {type_of(event)} event of {len(body):,} bytes; at most {MAX_FRAME_BYTES:,} are sent")
+    retry = RETRY if isinstance(event, Error) and event.content.code is Code.SERVER_RESTART else b""
+    return b'%bid: %d\ndata: %b,"timestamp":"%b"}\n\n' % (retry, number, body[:-1], timestamp)
+
+
+def _escaped(separator: re.Match[bytes]) -> bytes:
+    return b"\\u%04x" % ord(separator[0].decode())
+
+
+class WallClock:
+    """The time as it stands in events: UTC, milliseconds, ``Z``; its seconds are formatted once a second."""
+
+    def __init__(self) -> None:
+        self._second, self._prefix = -1, b""
+
+    def now(self) -> bytes:
+        """Return for example ``2025-11-06T10:30:40.000Z``."""
+        ms = time.time_ns() // 1_000_000
+        second, rest = divmod(ms, 1000)
+        if second != self._second:
+            self._second, self._prefix = second, time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(second)).encode()
+        return b"%b.%03dZ" % (self._prefix, rest)
