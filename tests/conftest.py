@@ -133,22 +133,47 @@ class ServerProcess:
         return self.process.wait(timeout=20)
 
 
-@pytest.fixture(scope="session")
-def start_server(tmp_path_factory):
-    """Return a function that starts a server with the given settings; all are stopped at the end."""
-    started = []
+class Servers:
+    """Starts servers, and stops those that only one module needs when it ends: each holds connections and memory."""
 
-    def start(*arguments, ready=True, environment=None, **settings):
-        folder = tmp_path_factory.mktemp("server")
+    def __init__(self, folders):
+        self._folders = folders
+        self._kept = []
+        self._started = []
+
+    def __call__(self, *arguments, ready=True, keep=False, environment=None, **settings):
+        folder = self._folders.mktemp("server")
         settings = {"data_dir": folder / "data"} | settings
         server = ServerProcess(folder, clean_environment(**settings) | (environment or {}), *arguments)
-        started.append(server)
+        (self._kept if keep else self._started).append(server)
         return server.wait_ready() if ready else server
 
-    yield start
-    for server in started:
+    def stop_started(self):
+        stop_all(self._started)
+
+    def stop_kept(self):
+        stop_all(self._kept)
+
+
+def stop_all(servers):
+    while servers:
+        server = servers.pop()
         if server.process.poll() is None:
             server.stop()
+
+
+@pytest.fixture(scope="session")
+def servers(tmp_path_factory):
+    made = Servers(tmp_path_factory)
+    yield made
+    made.stop_kept()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def start_server(servers):
+    """Return a function that starts a server with the given settings; it is stopped at the end of the module."""
+    yield servers
+    servers.stop_started()
 
 
 @pytest.fixture(scope="session")
@@ -158,9 +183,9 @@ def sample_database(new_database):
 
 
 @pytest.fixture(scope="session")
-def server(start_server, sample_database):
+def server(servers, sample_database):
     """Lend a server with the sample collection and no LLM: it answers by quoting."""
-    return start_server(database_url=sample_database)
+    return servers(database_url=sample_database, keep=True)
 
 
 @pytest.fixture(scope="session")
@@ -171,9 +196,9 @@ def llm():
 
 
 @pytest.fixture(scope="session")
-def llm_server(start_server, sample_database, server, llm):
+def llm_server(servers, sample_database, server, llm):
     """Lend a server whose LLM is the far end; the collection is the one of ``server``."""
-    return start_server(database_url=sample_database, llm_model="openai/fake", llm_api_base=llm.url)
+    return servers(database_url=sample_database, llm_model="openai/fake", llm_api_base=llm.url, keep=True)
 
 
 def read_events(response):

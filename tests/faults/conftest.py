@@ -28,7 +28,7 @@ def trouble_site(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
-def start_troubled(start_server, trouble_site, llm, tmp_path_factory):
+def start_troubled(servers, trouble_site, llm, tmp_path_factory):
     """Return a function that starts a server with the troublesome stage before the others and a far end of an LLM."""
 
     def start(*arguments, **settings):
@@ -36,7 +36,7 @@ def start_troubled(start_server, trouble_site, llm, tmp_path_factory):
         settings = {"stages": STAGES, "llm_model": "openai/fake", "llm_api_base": llm.url} | settings
         settings = {name: value for name, value in settings.items() if value is not None}
         environment = {"PYTHONPATH": str(trouble_site), "TROUBLE_PROBE": str(probe)}
-        server = start_server(*arguments, environment=environment, **settings)
+        server = servers(*arguments, environment=environment, **settings)
         server.probe = probe
         return server
 
@@ -46,7 +46,7 @@ def start_troubled(start_server, trouble_site, llm, tmp_path_factory):
 @pytest.fixture(scope="session")
 def troubled(start_troubled, sample_database, server):
     """Lend such a server with the sample collection."""
-    return start_troubled(database_url=sample_database)
+    return start_troubled(database_url=sample_database, keep=True)
 
 
 @pytest.fixture(autouse=True)
