@@ -17,6 +17,10 @@ dev *arguments:
 test *arguments:
     uv run --locked pytest "$@"
 
+# Repeat the tests of faults as often as the README's figures say, which takes half an hour, and print the figures
+soak *arguments:
+    uv run --locked pytest --soak -s tests/faults tests/api/test_schema.py "$@"
+
 # Mend what the linters can mend
 lint:
     uv run --locked ruff check --fix

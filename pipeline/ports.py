@@ -62,6 +62,8 @@ class Message(msgspec.Struct, frozen=True):
 
     role: str
     content: str
+    whole: bool = True
+    """False: an answer that was stopped, or that failed, before its end."""
 
 
 class Finish(msgspec.Struct, frozen=True):

@@ -78,7 +78,7 @@ class PostgresRuns:
         touched = session.on_conflict_do_update(index_elements=["owner", "id"], set_={"updated_at": func.now()})
         await connection.execute(touched)
         past = (
-            select(tables.Message.role, tables.Message.content)
+            select(tables.Message.role, tables.Message.content, tables.Message.status)
             .where(
                 tables.Message.owner == run.owner,
                 tables.Message.session_id == run.session_id,
@@ -88,7 +88,7 @@ class PostgresRuns:
             .limit(HISTORY_TURNS)
         )
         rows = (await connection.execute(past)).all()
-        run.history = [Message(role, content) for role, content in reversed(rows)]
+        run.history = [Message(role, content, status == "completed") for role, content, status in reversed(rows)]
         key, digest = run.idempotency or (None, None)
         await connection.execute(
             insert(tables.Run).values(

@@ -2,7 +2,7 @@
 
 from pipeline.fakes import passage
 from pipeline.ports import Message
-from pipeline.prompts import REFUSAL, build, recent, rewriting
+from pipeline.prompts import REFUSAL, UNFINISHED, build, recent, rewriting
 
 
 def test_passages_are_numbered_in_their_order_and_kept_apart_from_the_instructions():
@@ -75,3 +75,9 @@ def test_the_oldest_turns_go_first_when_the_budget_is_small():
 def test_a_conversation_never_begins_with_an_answer():
     past = [Message("user", "a" * 400), Message("assistant", "b")]
     assert recent(past, 30) == []
+
+
+def test_an_answer_that_was_broken_off_is_marked_in_the_conversation():
+    past = [Message("user", "Q1"), Message("assistant", "A1 so", whole=False), Message("user", "Q2")]
+    contents = [message["content"] for message in build("Q3", [passage(1)], past, 1000).messages[1:]]
+    assert contents == ["Q1", f"A1 so {UNFINISHED}", "Q2", "Q3"]
