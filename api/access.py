@@ -54,6 +54,9 @@ class Access:
 
     def __init__(self, configured: Mapping[bytes, str], *, required: bool = False) -> None:
         self.required = required or bool(configured)
+        self.known = False
+        """Whether the stored keys have been read."""
+        self._refreshing = asyncio.Lock()
         self._configured = dict(configured)
         self._keys = dict(configured)
         self._stored: Callable[[], Awaitable[dict[bytes, str]]] | None = None
@@ -64,6 +67,7 @@ class Access:
         """Read the stored keys, and look after changes to them from now on."""
         self._stored = stored
         await self._refresh()
+        self.known = True
         self._task = asyncio.create_task(self._look_after(), name="access")
 
     async def end(self) -> None:
@@ -102,7 +106,8 @@ class Access:
 
     async def _refreshed(self) -> None:
         try:
-            await self._refresh()
+            async with self._refreshing:  # an older answer must not come behind a newer one
+                await self._refresh()
         except Exception as problem:  # noqa: BLE001  # while the database is down, the keys that are known open
             log.warning("access.refresh_failed", error=type(problem).__name__)
 

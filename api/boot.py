@@ -62,15 +62,17 @@ class Boot:
             async with running(self.settings) as system:
                 await self.access.begin(Keys(system.engine).digests)
                 self.system = system
-                await self._prepare(system)
-                with LoopWatch(plugin_modules(self.settings)):
-                    await self._leave.wait()
+                try:
+                    await self._prepare(system)
+                    with LoopWatch(plugin_modules(self.settings)):
+                        await self._leave.wait()
+                finally:
+                    await self.access.end()
         except Exception as problem:  # noqa: BLE001  # whatever stops the start is told by whoever started us
             self.reason = "the start failed"
             self._failed(problem)
         finally:
             self.system = None
-            await self.access.end()
 
     async def _prepare(self, system: System) -> None:
         self.reason = "models are being loaded"

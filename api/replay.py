@@ -10,6 +10,9 @@ from pipeline.events import Error, Failure
 from pipeline.ports import BATCH
 from pipeline.wire import WallClock, frame
 
+REMEMBERED = 10_000
+"""Readers of lost runs that are known to have been told; one that is forgotten is told again."""
+
 
 class Readable(Protocol):
     """Where a run's events can be read: the bus, or what was stored."""
@@ -42,15 +45,22 @@ class Stored:
 class Lost:
     """A run whose process was lost, and its events with it: whatever a reader has seen, the error comes next."""
 
-    def __init__(self, failure: Failure) -> None:
+    def __init__(self, failure: Failure, told: set[tuple[str, int]]) -> None:
         self._failure = failure
+        self._told = told
+        """Runs and the numbers under which readers were told: who comes back with one of those has seen all."""
 
     async def frames(self, _run_id: str) -> list[bytes] | None:
         """Return that it is not known which there were."""
         return None
 
-    async def read(self, _run_id: str, after: int = 0) -> AsyncGenerator[list[bytes]]:
+    async def read(self, run_id: str, after: int = 0) -> AsyncGenerator[list[bytes]]:
         """Yield the error as the event behind number ``after``."""
+        if (run_id, after) in self._told:
+            return
+        if len(self._told) >= REMEMBERED:
+            self._told.clear()
+        self._told.add((run_id, after + 1))
         yield [frame(after + 1, Error(self._failure), WallClock().now())]
 
 

@@ -11,7 +11,7 @@ import msgspec
 from api.replay import BeyondTheEnd, Elsewhere, Expired, Lost, Readable, Stored
 from api.storage.runs import PostgresRuns, SessionBusy, StoredRun
 from pipeline.ending import Outcome, Status
-from pipeline.errors import Code, StagecastError
+from pipeline.errors import StagecastError
 from pipeline.events import Failure, Source, StageTime
 from pipeline.ports import EventBus, Filters, Run
 from pipeline.runner import Runner
@@ -93,6 +93,7 @@ class Runs:
         self._capacity = capacity
         self._grace_s = grace_s
         self._watches: dict[str, Watch] = {}
+        self._told_lost: set[tuple[str, int]] = set()
         self._replayed: WeakValueDictionary[str, Stored] = WeakValueDictionary()
         """Logs that are being read: one copy serves all readers, those that never read included."""
 
@@ -107,18 +108,27 @@ class Runs:
             SessionBusy, KeyTaken: See :meth:`PostgresRuns.begin`; likewise.
             sqlalchemy.exc.DBAPIError: The question could not be stored.
         """
-        capacity = self._capacity
-        if self._runner.count >= capacity.runs:
-            raise TooManyRuns(capacity.runs)
-        if capacity.of_owner is not None and self._runner.count_of(run.owner) >= capacity.of_owner:
-            raise TooManyOfOwner(capacity.of_owner)
+        await self._admit(run, take_over=take_over)
         try:
             await self._runner.start(run)
         except SessionBusy as busy:
             if not await self._made_way(run.owner, busy.run_id, take_over=take_over):
                 raise
+            await self._admit(run, take_over=take_over)
             await self._runner.start(run)
         self._watches[run.id] = Watch(self._grace_s if keep else 0.0)
+
+    async def _admit(self, run: Run, *, take_over: bool) -> None:
+        """Refuse a run that would be one too many; one that was accepted before is told apart first."""
+        capacity = self._capacity
+        replaced = run.session_id if take_over else None
+        refused: StagecastError | None = None
+        if self._runner.count >= capacity.runs:
+            refused = TooManyRuns(capacity.runs)
+        elif capacity.of_owner is not None and self._runner.count_of(run.owner, replaced) >= capacity.of_owner:
+            refused = TooManyOfOwner(capacity.of_owner)
+        if refused:
+            raise await self._store.taken(run) or refused
 
     def join(self, run_id: str) -> None:
         """Note a reader of a run."""
@@ -144,10 +154,13 @@ class Runs:
         """Stop a run and return it as it ended; None when its owner has none of this id.
 
         A run under way is stopped, and told from memory, whatever state the database is in.
+
+        Raises:
+            Elsewhere: Another server is answering it.
         """
         run, told = self._live(owner, run_id), self._runner.told(run_id)
         if run is None or told is None:
-            return await self.find(owner, run_id)
+            return _ended(await self.find(owner, run_id))
         self._runner.stop(run_id)
         return _live_answer(run, await asyncio.shield(told))
 
@@ -178,13 +191,18 @@ class Runs:
         raise Elsewhere(run_id)
 
     async def finished(self, owner: str, run_id: str) -> Answer:
-        """Wait until the run has ended and return it."""
+        """Wait until the run has ended and return it.
+
+        Raises:
+            Elsewhere: Another server is answering it, or it was deleted.
+        """
         run, told = self._live(owner, run_id), self._runner.told(run_id)
         if run and told:
             return _live_answer(run, await asyncio.shield(told))
-        stored = await self._store.find(owner, run_id)
-        assert stored is not None
-        return _answer(stored)
+        found = _ended(await self.find(owner, run_id))
+        if found is None:
+            raise Elsewhere(run_id)
+        return found
 
     async def find(self, owner: str, run_id: str) -> Answer | None:
         """Return a run, None when its owner has none of this id; of one under way what there is of it."""
@@ -210,8 +228,8 @@ class Runs:
         frames = await self._store.events(stored.run_id)
         if frames is not None:
             return self._replayed.setdefault(stored.run_id, Stored(frames))
-        if stored.outcome.error and stored.outcome.error.code is Code.WORKER_LOST:
-            return Lost(stored.outcome.error)
+        if stored.outcome.error and not stored.outcome.elapsed_ms:  # closed by another than who answered it
+            return Lost(stored.outcome.error, self._told_lost)
         raise Expired(stored.run_id)
 
     async def _made_way(self, owner: str, run_id: str, *, take_over: bool) -> bool:
@@ -226,6 +244,12 @@ class Runs:
     def _abandon(self, run_id: str) -> None:
         self._watches.pop(run_id, None)
         self._runner.stop(run_id)
+
+
+def _ended(answer: Answer | None) -> Answer | None:
+    if answer is not None and answer.status == "running":
+        raise Elsewhere(answer.run_id)
+    return answer
 
 
 def _live_answer(run: Run, outcome: Outcome) -> Answer:

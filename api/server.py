@@ -70,8 +70,9 @@ def serve(settings: Settings, host: str, port: int) -> None:
 
 
 def serve_reloading(settings: Settings, host: str, port: int) -> None:
-    """Serve, and start anew whenever a file of the packages changes."""
-    _check_keys(settings, host)
+    """Serve loopback addresses, and start anew whenever a file of the packages changes."""
+    if not is_loopback(host):
+        raise ConfigurationError(f"--reload is for developing, and serves loopback addresses only, not {host!r}")
     here = Path(__file__).parent.parent
     packages = [str(here / name) for name in ("api", "pipeline", "plugins")]
     uvicorn.run(

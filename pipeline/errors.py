@@ -69,6 +69,13 @@ class ContractBroken(StagecastError):
     """A plugin did what its port forbids; the message says what."""
 
 
+class RunGone(StagecastError):
+    """The run was deleted; its end can be stored nowhere."""
+
+    def __init__(self, run_id: str) -> None:
+        super().__init__(f"run {run_id!r} was deleted")
+
+
 class UnknownRun(StagecastError):
     """No run of this id is on the bus."""
 

@@ -142,8 +142,9 @@ class LiveRun:
 
     def _due(self) -> tuple[float, Stop]:
         limits = self._limits
-        idle_s = min(limits.idle_s, limits.stage_idle_s.get(self.stage, limits.idle_s))
-        due = [(self.last_event + idle_s, Stop.IDLE), (self.begun + limits.total_s, Stop.TOTAL)]
+        due = [(self.last_event + limits.idle_s, Stop.IDLE), (self.begun + limits.total_s, Stop.TOTAL)]
+        if own_s := limits.stage_idle_s.get(self.stage):
+            due.append((max(self.last_event, self.stage_begun) + own_s, Stop.IDLE))
         if self._asked is not None and limits.first_token_s is not None:
             due.append((self._asked + limits.first_token_s, Stop.FIRST_TOKEN))
         return min(due)

@@ -46,6 +46,8 @@ class LoopWatch:
         while not self._left.wait(LOOK_S):
             asked = time.monotonic()
             self._turned.clear()
+            if self._left.is_set():  # set before the loop waits for this thread, which would answer nobody then
+                return
             self._loop.call_soon_threadsafe(self._turned.set)
             if not self._turned.wait(BLOCKED_S):
                 self._tell()

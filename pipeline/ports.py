@@ -73,6 +73,11 @@ class Finish(msgspec.Struct, frozen=True):
     prompt_tokens: int | None = None
     completion_tokens: int | None = None
 
+    def __post_init__(self) -> None:
+        counts = (self.prompt_tokens, self.completion_tokens)
+        if not isinstance(self.reason, str) or not all(isinstance(count, int | None) for count in counts):
+            raise TypeError("a finish has a reason in words, and whole numbers of tokens")
+
 
 class Run(msgspec.Struct, kw_only=True):
     """One question and its answer: what stages read, and leave for the next.

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 import structlog
 
 from pipeline.ending import UNFINISHED, UNSTORED, Outcome, failure_of, last_event, log_run, outcome_of
-from pipeline.errors import ContractBroken, UnknownRun
+from pipeline.errors import ContractBroken, RunGone, UnknownRun
 from pipeline.events import TERMINAL, Error, Event, RunStart, RunStarted, Token, type_of
 from pipeline.live import Limits, LiveRun, Stop
 from pipeline.ports import EventBus, Run, Stage
@@ -45,7 +45,11 @@ class RunStore(Protocol):
         ...
 
     async def finish(self, run: Run, outcome: Outcome, frames: list[bytes]) -> None:
-        """Store the answer, or what there is of it, how the run ended, and its events; called again after an error."""
+        """Store the answer, or what there is of it, how the run ended, and its events; called again after an error.
+
+        Raises:
+            RunGone: The run was deleted.
+        """
         ...
 
 
@@ -98,9 +102,11 @@ class Runner:
         live.request_stop(why)
         return True
 
-    def count_of(self, owner: str) -> int:
-        """How many runs of one owner are under way, or about to be."""
-        return sum(live.run.owner == owner for live in self._live.values()) + list(self._starting.values()).count(owner)
+    def count_of(self, owner: str, but_session: str | None = None) -> int:
+        """How many runs of one owner are under way, or about to be; without those being stopped, and of one session."""
+        answering = (live.run for live in self._live.values() if not live.stop.done() and not live.told.done())
+        under_way = sum(run.owner == owner and run.session_id != but_session for run in answering)
+        return under_way + list(self._starting.values()).count(owner)
 
     @property
     def ids(self) -> list[str]:
@@ -262,9 +268,12 @@ class Runner:
             await asyncio.sleep(wait_s)
             try:
                 await self._store.finish(live.run, outcome, frames)
-            except Exception as problem:  # noqa: BLE001  # whatever the store's trouble is, the run must end
+            except RunGone:
+                return False
+            except Exception as problem:  # whatever the store's trouble is, the run must end
                 log.warning("run.store_failed", run_id=live.run.id, error=type(problem).__name__)
                 if live.loop.time() > give_up:
+                    log.exception("run.unstored", run_id=live.run.id, patience_s=patience_s)
                     return False
             else:
                 return True

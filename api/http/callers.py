@@ -12,7 +12,7 @@ from litestar.middleware.rate_limit import RateLimitConfig, RateLimitMiddleware
 from litestar.types import ASGIApp, Receive, Scope, Send
 
 from api.access import Access
-from api.http.problems import AnyRequest, refuse
+from api.http.problems import AnyRequest, not_ready, refuse
 
 PUBLIC: dict[str, Any] = {"public": True}
 """Passed to a route that needs no key."""
@@ -47,7 +47,12 @@ class Authenticate(ASGIMiddleware):
 
     async def handle(self, scope: Scope, receive: Receive, send: Send, next_app: ASGIApp) -> None:
         """Find out who calls."""
-        scope["user"] = await self._caller(scope) if self._access.required else Caller("", lambda: True)
+        if self._access.required:
+            scope["user"] = await self._caller(scope)
+        elif self._access.known:
+            scope["user"] = Caller("", lambda: not self._access.required)
+        else:
+            raise not_ready("the keys are not read yet")
         await next_app(scope, receive, send)
 
     async def _caller(self, scope: Scope) -> Caller:

@@ -26,7 +26,7 @@ HEADERS = (
 )
 NO_STORE = (b"cache-control", b"no-store")
 BODY_DEADLINE_S = 30.0
-"""For each piece of a request's body: who drips it holds a connection, but not for ever."""
+"""For the whole of a request's body: who drips it holds a connection, but not for ever."""
 
 
 class Guard:
@@ -68,12 +68,13 @@ class _PatientReceive:
     def __init__(self, receive: Receive) -> None:
         self._receive = receive
         self._whole = False
+        self._deadline = asyncio.get_running_loop().time() + BODY_DEADLINE_S
 
     async def __call__(self) -> Any:
         if self._whole:
             return await self._receive()
         try:
-            async with asyncio.timeout(BODY_DEADLINE_S):
+            async with asyncio.timeout_at(self._deadline):
                 message = await self._receive()
         except TimeoutError:
             return {"type": "http.disconnect"}

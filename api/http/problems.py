@@ -14,6 +14,7 @@ from litestar.plugins.problem_details import ProblemDetailsException
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
+from api.replay import Elsewhere
 from api.storage.patience import is_passing
 from pipeline.errors import Code, RunError
 from pipeline.events import Failure
@@ -110,8 +111,13 @@ def _no_json(request: AnyRequest, _problem: Exception) -> Problem:
 def _no_database(request: AnyRequest, problem: Exception) -> Problem:
     if not is_passing(problem):
         return _unexpected(request, problem)
-    log.error("request.no_database", path=request.scope["path"], error=type(problem).__name__)
+    # With its place: what a plugin meets outside the database looks the same.
+    log.error("request.no_database", path=request.scope["path"], exc_info=problem)
     return refuse(503, "The database cannot be reached at the moment.", retry_after_s=1).to_response(request)
+
+
+def _elsewhere(request: AnyRequest, _problem: Elsewhere) -> Problem:
+    return refuse(503, "The run is being answered by another server.", retry_after_s=1).to_response(request)
 
 
 def _run_error(request: AnyRequest, problem: RunError) -> Problem:
@@ -132,6 +138,7 @@ HANDLERS: dict[int | type[Exception], Callable[[AnyRequest, Any], Response[Any]]
     ProblemDetailsException: _problem,
     HTTPException: _http,
     RunError: _run_error,
+    Elsewhere: _elsewhere,
     UnicodeDecodeError: _no_json,
     RecursionError: _no_json,
     DBAPIError: _no_database,

@@ -11,7 +11,7 @@ from litestar.params import Parameter
 from api.http.callers import Caller
 from api.http.problems import bad_field, refuse
 from api.http.sse import EventStream, Reader
-from api.replay import BeyondTheEnd, Elsewhere, Expired
+from api.replay import BeyondTheEnd, Expired
 from api.runs import Answer, Runs
 from api.settings import Settings
 from pipeline.text import clean
@@ -58,14 +58,13 @@ async def read_events(
 
 async def stream_of(runs: Runs, caller: Caller, run_id: str, *, after: int, heartbeat_s: float) -> Response[Any]:
     """Return a stream of the run's events behind number ``after``; 204 when there are none and will be none."""
+    run_id = clean(run_id)
     try:
-        source = await runs.source(caller.owner, clean(run_id), after)
+        source = await runs.source(caller.owner, run_id, after)
     except BeyondTheEnd as beyond:
         raise bad_field("Last-Event-ID", f"{after} is beyond the end; {beyond}") from None
     except Expired:
         raise refuse(410, f"The events of run {run_id!r} are not kept any more.") from None
-    except Elsewhere:
-        raise refuse(503, f"Run {run_id!r} is being answered by another server.", retry_after_s=1) from None
     if source is None:
         raise _unknown(run_id)
     if source is not runs.bus and not [batch async for batch in source.read(run_id, after)]:

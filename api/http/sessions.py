@@ -76,7 +76,8 @@ async def delete_session(
         await runs.stop(caller.owner, found.running)
         if not await runs.is_stored(found.running):
             raise refuse(503, "What is being answered in this session could not be ended yet.", retry_after_s=1)
-    await sessions.delete(found.id)
+    if not await sessions.delete(found.id):
+        raise refuse(409, "This session is answering a question that was asked meanwhile.")
 
 
 async def _found(session_id: str, sessions: Sessions) -> SessionRow:

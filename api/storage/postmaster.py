@@ -30,6 +30,8 @@ SETTINGS = {
     "jit": "off",
     "max_parallel_workers_per_gather": "0",
     "log_min_messages": "warning",
+    "log_error_verbosity": "terse",
+    "log_min_error_statement": "panic",
 }
 LOG_BYTES = 10_000_000
 LOW_SPACE_BYTES = 64_000_000

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import zlib
+from typing import Any
 
 import msgspec
 from sqlalchemy import func, select, text, update
@@ -14,9 +16,10 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from api.storage import tables
 from api.storage.sessions import title_of
 from pipeline.ending import Outcome
-from pipeline.errors import StagecastError
+from pipeline.errors import RunGone, StagecastError
 from pipeline.events import Failure, Source, StageTime
 from pipeline.ports import Message, Run
+from pipeline.text import clean
 
 HISTORY_TURNS = 40
 """Turns of a conversation that are read at all; what the LLM sees of them is bounded by tokens."""
@@ -24,6 +27,7 @@ HISTORY_TURNS = 40
 
 REACHABLE_S = 0.7
 
+MAX_INT = 2**31 - 1
 LARGE_BYTES = 256 * 1024
 """Of events: compressing more would hold the loop for milliseconds."""
 
@@ -114,15 +118,22 @@ class PostgresRuns:
             )
         )
 
-    async def _why_refused(self, run: Run) -> StagecastError:
+    async def taken(self, run: Run) -> KeyTaken | None:
+        """Return that the run's idempotency key is taken already, if it is."""
+        if run.idempotency is None:
+            return None
+        key, digest = run.idempotency
+        same_key = select(tables.Run.id, tables.Run.request_digest).where(
+            tables.Run.owner == run.owner, tables.Run.idempotency_key == key
+        )
         async with self._engine.connect() as connection:
-            if run.idempotency:
-                key, digest = run.idempotency
-                same_key = select(tables.Run.id, tables.Run.request_digest).where(
-                    tables.Run.owner == run.owner, tables.Run.idempotency_key == key
-                )
-                if found := (await connection.execute(same_key)).first():
-                    return KeyTaken(found.id, same=found.request_digest == digest)
+            found = (await connection.execute(same_key)).first()
+        return KeyTaken(found.id, same=found.request_digest == digest) if found else None
+
+    async def _why_refused(self, run: Run) -> StagecastError:
+        if taken := await self.taken(run):
+            return taken
+        async with self._engine.connect() as connection:
             running = select(tables.Run.id).where(
                 tables.Run.owner == run.owner,
                 tables.Run.session_id == run.session_id,
@@ -133,15 +144,16 @@ class PostgresRuns:
     async def finish(self, run: Run, outcome: Outcome, frames: list[bytes]) -> None:
         """Store answer, end and events in one transaction; what the last call says stands, whoever closed the run.
 
-        Of a run that was deleted with its session nothing is stored.
+        Raises:
+            RunGone: It was deleted with its session.
         """
-        columns = msgspec.to_builtins(outcome)
+        columns: dict[str, Any] = storable(msgspec.to_builtins(outcome))
         answer = columns.pop("answer")
         columns |= {"events": await _packed(frames), "finished_at": func.now()}
         ended = update(tables.Run).where(tables.Run.id == run.id, tables.Run.worker == self._worker)
         async with self._engine.begin() as connection:
             if not (await connection.execute(ended.values(columns))).rowcount:
-                return
+                raise RunGone(run.id)
             message = insert(tables.Message).values(
                 id=run.message_id,
                 owner=run.owner,
@@ -185,6 +197,19 @@ class PostgresRuns:
             error=msgspec.convert(row["error"], Failure | None),
         )
         return StoredRun(row["id"], row["session_id"], row["message_id"], outcome)
+
+
+def storable(value: Any) -> Any:
+    """Return a value without what PostgreSQL refuses, which a plugin may have put there: NUL, NaN, endless numbers."""
+    if isinstance(value, str):
+        return clean(value)
+    if isinstance(value, float):
+        return value if math.isfinite(value) else 0.0
+    if isinstance(value, int) and not isinstance(value, bool):
+        return max(min(value, MAX_INT), -MAX_INT)
+    if isinstance(value, dict):
+        return {clean(name): storable(held) for name, held in value.items()}
+    return [storable(held) for held in value] if isinstance(value, list) else value
 
 
 async def _packed(frames: list[bytes]) -> bytes:

@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Any
 
 import msgspec
-from sqlalchemy import delete, func, select, update
+from sqlalchemy import delete, exists, func, select, update
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from api.storage import tables
@@ -100,10 +100,13 @@ class Sessions:
         async with self._engine.begin() as connection:
             await connection.execute(update(tables.Session).where(*self._own(session_id)).values(title=title))
 
-    async def delete(self, session_id: str) -> None:
-        """Delete a conversation with its messages and runs."""
+    async def delete(self, session_id: str) -> bool:
+        """Delete a conversation with its messages and runs; False when a question is being answered in it."""
+        run = tables.Run
+        answering = exists().where(run.owner == self._owner, run.session_id == session_id, run.status == "running")
         async with self._engine.begin() as connection:
-            await connection.execute(delete(tables.Session).where(*self._own(session_id)))
+            gone = await connection.execute(delete(tables.Session).where(*self._own(session_id), ~answering))
+            return bool(gone.rowcount)
 
     def _own(self, session_id: str) -> tuple[Any, Any]:
         return tables.Session.owner == self._owner, tables.Session.id == session_id

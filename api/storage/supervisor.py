@@ -59,25 +59,26 @@ class Supervisor:
             self._thread.join()
 
     def _watch(self) -> None:
-        failures = 0
+        failures, came_up = 0, True
         while failures < len(PAUSES_S):
             assert self._child
             since = time.monotonic()
             code = self._child.wait()
             if self._stopping.is_set():
                 return
-            if code == 0:
+            if code == 0 and came_up:
                 log.error("postgres.shut_down", remedy="somebody else told it to; restart this server to have it back")
                 return
             failures = 0 if time.monotonic() - since > STEADY_S else failures
             log.error("postgres.died", exit_code=code, failures=failures)
             if self._stopping.wait(PAUSES_S[failures]):
                 return
-            self._bring_back()
+            came_up = self._bring_back()
             failures += 1
         log.critical("postgres.given_up", attempts=failures, remedy="see postgres.log, then restart this server")
 
-    def _bring_back(self) -> None:
+    def _bring_back(self) -> bool:
+        """Start the server anew; return whether it took questions."""
         begun = time.monotonic()
         try:
             self._postmaster.kill_orphans()
@@ -86,13 +87,15 @@ class Supervisor:
                 self._child = child
                 if self._stopping.is_set():
                     child.stop()
-                    return
+                    return False
             self._await_ready(child)
         except (OSError, RuntimeError, ConfigurationError) as problem:
             if not self._stopping.is_set():
                 log.error("postgres.not_back", error=str(problem))  # noqa: TRY400  # the message says it all
         else:
             log.warning("postgres.back", seconds=round(time.monotonic() - begun, 2))
+            return True
+        return False
 
     def _await_ready(self, child: Child) -> None:
         try:

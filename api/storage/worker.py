@@ -27,7 +27,8 @@ UNSTORED = Failure("The answer could not be stored.", Code.INTERNAL_ERROR, "run"
 
 CLOSE_RUNS = """
 with lost as (
-    update run set status = 'error', error = cast(:error as jsonb), finished_at = now()
+    update run set status = 'error', error = cast(:error as jsonb), finished_at = now(),
+           idempotency_key = case when :again then null else idempotency_key end
      where status = 'running' and worker = :worker and not (id = any(cast(:live as text[])))
        and created_at <= :before
      returning id, owner, session_id, message_id
@@ -39,7 +40,7 @@ on conflict do nothing
 
 FORGET_EVENTS = """
 update run set events = null, idempotency_key = null
- where events is not null and finished_at < now() - make_interval(secs => :retention_s)
+ where (events is not null or idempotency_key is not null) and finished_at < now() - make_interval(secs => :retention_s)
 """
 
 
@@ -100,6 +101,8 @@ class Worker:
         before = await connection.scalar(text("select clock_timestamp()"))
         error = msgspec.json.encode(failure).decode()
         values = {"worker": worker, "error": error, "live": self._live(), "before": before}
+        # A question that was never begun may be asked again with its key.
+        values["again"] = failure is UNSTORED
         closed = await connection.execute(text(CLOSE_RUNS), values)
         if closed.rowcount > 0:
             log.warning("worker.closed_runs", code=failure.code, runs=closed.rowcount)

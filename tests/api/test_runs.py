@@ -12,6 +12,7 @@ import asyncpg
 import httpx
 import pytest
 
+from api.storage.runs import storable
 from tests.conftest import answer_of, ask, first, read_events
 
 QUESTION = "What are the side effects of aripiprazole?"
@@ -237,7 +238,56 @@ def test_a_killed_servers_runs_are_closed_by_the_next_and_replayed_after_it(star
     status, rest = raw_events(heir, run_id, headers={"Last-Event-ID": "9"})
     assert status == 200
     assert rest.startswith(b'id: 10\ndata: {"type":"error"')
+    assert raw_events(heir, run_id, headers={"Last-Event-ID": "10"}) == (204, b"")
     events = ask(heir, "aripiprazole", session_id=session)
     assert events[-1]["type"] == "done"
     asked = llm.requests[-1]["messages"]
     assert ("user", "llm:slow") in [(m["role"], m["content"]) for m in asked]
+
+
+@pytest.fixture(scope="module")
+def narrow(start_server, sample_database, server, llm):
+    """Lend a server that answers one question at a time of each caller."""
+    return start_server(
+        database_url=sample_database, llm_model="openai/fake", llm_api_base=llm.url, max_streams_per_key=1
+    )
+
+
+def test_at_its_limit_a_caller_may_still_repeat_a_request_or_replace_its_own(narrow):
+    key, session_id = {"Idempotency-Key": uuid.uuid4().hex}, f"narrow-{uuid.uuid4()}"
+    body = {"message": "llm:slow", "session_id": session_id, "on_disconnect": "continue"}
+    with httpx.stream("POST", f"{narrow.url}/chat", json=body, headers=key, timeout=30) as response:
+        lines = response.iter_lines()
+        run_id = json.loads(next(line for line in lines if "run_start" in line)[6:])["content"]["run_id"]
+        assert httpx.post(f"{narrow.url}/chat", json={"message": "x"}).status_code == 429
+        with httpx.stream("POST", f"{narrow.url}/chat", json=body, headers=key, timeout=30) as again:
+            assert again.status_code == 200
+            assert run_id in next(line for line in again.iter_lines() if "run_start" in line)
+        assert ask(narrow, "aripiprazole", session_id=session_id, if_busy="cancel")[-1]["type"] == "done"
+    assert wait_for(narrow, run_id, "cancelled")
+
+
+def test_what_postgresql_refuses_is_taken_out_before_it_is_stored():
+    given = {"a\0": "b\0\ud800", "n": float("nan"), "big": 2**40, "list": [float("inf"), True, None, -(2**40)]}
+    assert storable(given) == {
+        "a": "b\ufffd", "n": 0.0, "big": 2**31 - 1, "list": [0.0, True, None, -(2**31 - 1)],
+    }  # fmt: skip
+
+
+def test_a_question_that_was_stored_but_never_begun_may_be_asked_again_with_its_key(server, sample_database):
+    """As after a database that froze while it committed: the client was told to come back, and does."""
+    body, key = {"message": "What is aripiprazole?", "session_id": f"again-{uuid.uuid4()}"}, uuid.uuid4().hex
+    first_run = first(ask(server, headers={"Idempotency-Key": key}, **body), "run_start")["run_id"]
+    worker = fetch(sample_database, "select worker from run where id = $1", first_run)[0]["worker"]
+    unbegun = f"unbegun-{uuid.uuid4().hex}"
+    fetch(sample_database, "update run set idempotency_key = null where id = $1", first_run)
+    fetch(
+        sample_database,
+        """insert into run (id, owner, session_id, message_id, status, worker, idempotency_key, request_digest)
+           select $1, owner, session_id, $1 || '-m', 'running', $2, $3, request_digest from run where id = $4""",
+        unbegun, worker, key, first_run,
+    )  # fmt: skip
+    wait_for(server, unbegun, "error")
+    again = ask(server, headers={"Idempotency-Key": key}, **body)
+    assert again[-1]["type"] == "done"
+    assert raw_events(server, unbegun)[1].startswith(b'id: 1\ndata: {"type":"error"')

@@ -141,6 +141,9 @@ async def test_two_servers_know_each_others_runs(start_troubled, sample_database
         assert (status, busy["run_id"]) == (409, stream.run_id)
         status, headers, _ = await recorder.fetch(other, "GET", f"{run}/events")
         assert (status, "retry-after" in headers) == (503, True)
+        for method, path in (("POST", f"{run}/cancel"), ("DELETE", "/sessions/both")):
+            status, headers, _ = await recorder.fetch(other, method, path)
+            assert (status, "retry-after" in headers) == (503, True), path
         await recorder.cancel(troubled, stream.run_id)
         await stream.rest()
 

@@ -11,7 +11,7 @@ import pytest
 import structlog
 
 from pipeline.bus import MemoryBus
-from pipeline.errors import GenerationFailed
+from pipeline.errors import GenerationFailed, RunGone
 from pipeline.events import (
     Done,
     Event,
@@ -302,6 +302,19 @@ async def test_a_stop_ends_a_run_whose_answer_cannot_be_stored():
     )
     assert last(events)["type"] == "cancelled"
     assert (store.outcomes["r"].status, store.outcomes["r"].answer) == ("cancelled", "all")
+
+
+async def test_an_answer_whose_run_was_deleted_is_never_called_done_and_not_tried_again():
+    tried = []
+
+    class Deleted(MemoryStore):
+        async def finish(self, run, outcome, frames):
+            tried.append(outcome.status)
+            raise RunGone(run.id)
+
+    error = last(await ran(("work", stage_of(Start(), Complete())), store=Deleted()))
+    assert error["content"]["code"] == "INTERNAL_ERROR"
+    assert tried == ["completed", "error"]
 
 
 async def test_a_stop_while_a_whole_answer_is_being_stored_changes_nothing():
