@@ -36,7 +36,7 @@ PATIENCE_S = 3
 
 
 class Call:
-    """One request: when it came, and when its client closed the connection; None if it did not."""
+    """One request: when it came, and when its connection was closed; None if its client never did."""
 
     def __init__(self, head, request):
         self.head = head
@@ -124,8 +124,7 @@ class FaultyLLM:
         answering = asyncio.ensure_future(getattr(Answers(call, writer), mode)())
         await asyncio.wait({leaving, answering}, return_when=asyncio.FIRST_COMPLETED)
         left_early = not answering.done()
-        if not left_early and answering.exception() is None and not writer.is_closing():
-            await asyncio.wait({leaving}, timeout=PATIENCE_S)
+        await asyncio.wait({leaving}, timeout=PATIENCE_S)  # also told, a little later, of a connection that broke
         self.open -= 1
         if leaving.done():
             call.closed_at = time.monotonic()

@@ -1,5 +1,6 @@
 """The start: what is wrong is told in one message that names it, and a killed server leaves nothing in the way."""
 
+import os
 import signal
 import subprocess
 import sys
@@ -131,3 +132,10 @@ def test_help_is_there_at_once():
     assert not any(
         f" {heavy}\n" in modules for heavy in ("litestar", "sqlalchemy", "numpy", "onnxruntime", "litellm", "pydantic")
     )
+
+
+def test_the_model_runtime_keeps_no_record_of_its_use(tmp_path):
+    environment = {name: value for name, value in os.environ.items() if name != "ORT_DISABLE_TELEMETRY"}
+    command = [sys.executable, "-c", "import api, plugins.bert_onnx"]
+    subprocess.run(command, env=environment | {"HOME": str(tmp_path)}, check=True, timeout=60)
+    assert not list(tmp_path.rglob("*onnxruntime*"))

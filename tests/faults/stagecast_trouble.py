@@ -12,6 +12,8 @@ import re
 import threading
 import time
 from collections import Counter
+from contextlib import suppress
+from pathlib import Path
 
 import msgspec
 import psutil
@@ -107,9 +109,19 @@ class Trouble:
             "threads": threading.active_count(),
             "fds": process.num_fds() - pool.checkedin() - pool.checkedout(),
             "rss_mb": process.memory_info().rss / 1e6,
+            "files": open_files(),
         }
         writer.write(json.dumps(told).encode())
         writer.close()
+
+
+def open_files():
+    """Return what the process has open: names of files, inodes of sockets, each socket's addresses after it."""
+    found = []
+    for link in Path("/proc/self/fd").iterdir():
+        with suppress(FileNotFoundError):
+            found.append(link.readlink().name)
+    return sorted(found) + [f"{c.laddr} {c.raddr} {c.status}" for c in psutil.Process().net_connections("all")]
 
 
 async def failing(problem):
