@@ -105,7 +105,7 @@ class Runs:
 
         Raises:
             TooManyRuns, TooManyOfOwner: There are as many as may be; nothing was stored.
-            SessionBusy, KeyTaken: See :meth:`PostgresRuns.begin`; likewise.
+            SessionBusy, KeyTaken, NobodyWaits: See :meth:`PostgresRuns.begin`; likewise.
             sqlalchemy.exc.DBAPIError: The question could not be stored.
         """
         await self._admit(run, take_over=take_over)

@@ -76,6 +76,10 @@ class RunGone(StagecastError):
         super().__init__(f"run {run_id!r} was deleted")
 
 
+class NobodyWaits(StagecastError):
+    """The client left while its question still waited to be stored; nothing was stored."""
+
+
 class UnknownRun(StagecastError):
     """No run of this id is on the bus."""
 

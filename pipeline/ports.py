@@ -104,6 +104,8 @@ class Run(msgspec.Struct, kw_only=True):
     """The client's key for its request, and the request's digest."""
     finish: Finish | None = None
     """Why the LLM ended, and what it counted."""
+    wanted: bool = True
+    """False when its only reader left before it was begun."""
 
     def __post_init__(self) -> None:
         self.query = self.query or self.question

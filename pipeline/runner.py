@@ -41,7 +41,11 @@ class RunStore(Protocol):
     """Where runs and the conversation are kept."""
 
     async def begin(self, run: Run) -> None:
-        """Store the user's message and the run as ``running``, and give the run its history."""
+        """Store the user's message and the run as ``running``, and give the run its history.
+
+        Raises:
+            NobodyWaits: The run was not wanted any more when its turn came.
+        """
         ...
 
     async def finish(self, run: Run, outcome: Outcome, frames: list[bytes]) -> None:

@@ -23,6 +23,7 @@ from api.http.sse import gone
 from api.runs import Answer, Runs, TooManyOfOwner, TooManyRuns, new_run
 from api.settings import Settings
 from api.storage.runs import KeyTaken, SessionBusy
+from pipeline.errors import NobodyWaits
 from pipeline.ports import Run
 from pipeline.text import clean
 
@@ -88,10 +89,21 @@ async def chat(
     streamed = _wants_stream(data, request)
     idempotency = (idempotency_key, _digest(data)) if idempotency_key else None
     run = new_run(caller.owner, data.message, data.session_id, data.filters, idempotency)
-    run_id = await _started(runs, run, data)
+    watch = None if data.on_disconnect == "continue" else asyncio.create_task(_note_leaving(run, request.receive))
+    try:
+        run_id = await _started(runs, run, data)
+    finally:
+        if watch:
+            watch.cancel()
     if streamed:
         return await stream_of(runs, caller, run_id, after=0, heartbeat_s=settings.heartbeat_s)
     return WholeAnswer(runs, caller.owner, run_id)
+
+
+async def _note_leaving(run: Run, receive: Receive) -> None:
+    """A question that waits for the database, and for which nobody waits, need not be asked."""
+    await gone(receive)
+    run.wanted = False
 
 
 async def _started(runs: Runs, run: Run, data: ChatRequest) -> str:
@@ -104,6 +116,8 @@ async def _started(runs: Runs, run: Run, data: ChatRequest) -> str:
         raise refuse(429, str(full), retry_after_s=1) from None
     except SessionBusy as busy:
         raise refuse(409, "This session is answering another question.", run_id=busy.run_id) from None
+    except NobodyWaits:
+        raise refuse(503, "The client left before its question was stored.") from None
     except KeyTaken as taken:
         if not taken.same:
             raise refuse(422, "Idempotency-Key: it was used for another request.", run_id=taken.run_id) from None

@@ -16,7 +16,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from api.storage import tables
 from api.storage.sessions import title_of
 from pipeline.ending import Outcome
-from pipeline.errors import RunGone, StagecastError
+from pipeline.errors import NobodyWaits, RunGone, StagecastError
 from pipeline.events import Failure, Source, StageTime
 from pipeline.ports import Message, Run
 from pipeline.text import clean
@@ -70,9 +70,12 @@ class PostgresRuns:
 
         Raises:
             SessionBusy, KeyTaken: Nothing was stored.
+            NobodyWaits: Likewise; the run was not wanted any more once there was a connection for it.
         """
         try:
             async with self._engine.begin() as connection:
+                if not run.wanted:
+                    raise NobodyWaits
                 await self._insert(connection, run)
         except IntegrityError as refused:
             raise await self._why_refused(run) from refused

@@ -261,6 +261,23 @@ async def test_when_no_turn_comes_all_are_told_to_come_back(server, killable):
     await check_nothing_left(killable.url)
 
 
+@pytest.mark.parametrize(("mode", "asked"), [("cancel", 0), ("continue", 1)])
+async def test_a_question_whose_client_leaves_while_it_waits_for_a_connection_is_not_asked(
+    server, killable, mode, asked
+):
+    session = f"left-{mode}"
+    body = {"message": "Hi", "session_id": session, "on_disconnect": mode}
+    async with client_of(server) as client:
+        async with locked(killable.url, "run"):
+            holders = [asyncio.ensure_future(client.post("/chat", json={"message": "Hi"})) for _ in range(POOL)]
+            await asyncio.sleep(0.3)
+            with pytest.raises(httpx.ReadTimeout):
+                await client.post("/chat", json=body, timeout=0.3)
+        await asyncio.gather(*holders)
+    await check_nothing_left(killable.url)
+    assert len(await fetch(killable.url, "select id from run where session_id = $1", session)) == asked
+
+
 async def test_streams_hold_no_connection_while_they_wait_for_tokens(server, killable):
     async with client_of(server) as client:
         readings = [Reading(client, "llm:stall") for _ in range(10 * POOL)]
