@@ -164,7 +164,8 @@ async def test_after_many_random_cancels_everything_is_as_before(troubled, llm, 
     _, took_s = await settled(troubled, resting)
     await asyncio.sleep(times(0, 15))  # the bus keeps what has ended for a while
     after = await opened(troubled)
-    print(f"{count} cancels: all back after {took_s:.2f} s, {before['rss_mb']:.1f} -> {after['rss_mb']:.1f} MB")
+    print(f"{count} cancels: all back after {took_s:.2f} s, {before['used_mb']:.1f} -> {after['used_mb']:.1f} MB, "
+          f"{before['rss_mb']:.1f} -> {after['rss_mb']:.1f} MB with what the allocator keeps")  # fmt: skip
 
     async def all_ended():
         return not await fetch(sample_database, "select id from run where status = 'running'")
@@ -173,7 +174,7 @@ async def test_after_many_random_cancels_everything_is_as_before(troubled, llm, 
     active = "select pid from pg_stat_activity where state = 'active' and application_name = 'stagecast'"
     assert not await fetch(sample_database, active)
     assert llm.open == 0
-    assert after["rss_mb"] < before["rss_mb"] + 20
+    assert after["used_mb"] < before["used_mb"] + 5
 
 
 @pytest.mark.timeout(3600)
@@ -193,7 +194,7 @@ async def test_memory_stays_as_it_is_over_many_whole_streams(start_troubled, sam
     for _ in range(rounds):
         await asyncio.gather(*[one(n) for n in range(count)])
         await asyncio.sleep(times(0, 11))  # until the bus has let the last ones go
-        used.append((await opened(quoting))["rss_mb"])
+        used.append((await opened(quoting))["used_mb"])
     shown = ", ".join(f"{mb:.1f}" for mb in used)
     print(f"{rounds * count} whole streams: {shown} MB after each {count}")
-    assert used[-1] < used[0] + 30
+    assert used[-1] < used[0] + 10
