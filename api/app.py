@@ -10,6 +10,7 @@ from litestar.config.cors import CORSConfig
 from litestar.di import NamedDependency, Provide
 from litestar.openapi import OpenAPIConfig
 from litestar.openapi.plugins import JsonRenderPlugin
+from litestar.serialization import encode_json
 from litestar.types import ASGIApp
 
 from api import __version__
@@ -19,6 +20,7 @@ from api.http.chat import chat
 from api.http.collection import list_documents, read_document, search
 from api.http.guard import Guard
 from api.http.health import health, plugins, ready
+from api.http.page import page_routes
 from api.http.problems import HANDLERS, not_ready, refuse
 from api.http.runs import cancel_run, read_events, read_run
 from api.http.schema import describe_events
@@ -50,7 +52,15 @@ ROUTES = [
 
 def create_app(boot: Boot) -> ASGIApp:
     """Return the application; its routes answer 503 until ``boot`` has brought the system up."""
+    return Guard(_routed(boot), boot.access, boot.settings.allowed_hosts)
 
+
+def describe(boot: Boot) -> bytes:
+    """Return the OpenAPI description of routes and events, as JSON; ``GET /schema`` answers with the same."""
+    return encode_json(_routed(boot).openapi_schema.to_schema())
+
+
+def _routed(boot: Boot) -> Litestar:
     def system() -> System:
         if boot.system is None or not boot.ready:
             raise not_ready(boot.reason)
@@ -79,7 +89,7 @@ def create_app(boot: Boot) -> ASGIApp:
     }
     rate = boot.settings.rate_per_minute
     app = Litestar(
-        route_handlers=ROUTES,
+        route_handlers=[*ROUTES, *page_routes()],
         dependencies={name: Provide(make, sync_to_thread=False) for name, make in provided.items()},
         exception_handlers=HANDLERS,
         before_request=_require_json,
@@ -96,7 +106,7 @@ def create_app(boot: Boot) -> ASGIApp:
     )
     components: Any = app.openapi_schema.components
     components.schemas |= describe_events()
-    return Guard(app, boot.access, boot.settings.allowed_hosts)
+    return app
 
 
 def _cors(origins: Sequence[str]) -> CORSConfig | None:

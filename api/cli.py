@@ -125,6 +125,15 @@ def plugins() -> None:
 
 
 @app.command()
+def schema() -> None:
+    """Print the OpenAPI description of routes and events, as JSON."""
+    from api.app import describe
+    from api.boot import Boot
+
+    typer.echo(describe(Boot(_quiet_settings(), failed=str)))
+
+
+@app.command()
 def migrate() -> None:
     """Bring the database up to date.
 

@@ -19,7 +19,10 @@ def describe_events() -> dict[str, Any]:
     _, schemas = msgspec.json.schema_components(WIRE_EVENTS, ref_template=_TEMPLATE)
     names = [event.__name__ for event in WIRE_EVENTS]
     for name in names:
-        _add_timestamp(schemas[name])
+        schemas[name]["properties"]["timestamp"] = _TIMESTAMP
+    for schema in schemas.values():
+        if "properties" in schema:  # what has a default is sent all the same
+            schema["required"] = list(schema["properties"])
     mapping = {schemas[name]["properties"]["type"]["enum"][0]: _TEMPLATE.format(name=name) for name in names}
     schemas["Event"] = {
         "description": "The data of one Server-Sent Event. Stages of plugins add types of their own, `<stage>_start` "
@@ -28,11 +31,6 @@ def describe_events() -> dict[str, Any]:
         "discriminator": {"propertyName": "type", "mapping": mapping},
     }
     return schemas
-
-
-def _add_timestamp(schema: dict[str, Any]) -> None:
-    schema["properties"]["timestamp"] = _TIMESTAMP
-    schema["required"].append("timestamp")
 
 
 @dataclass

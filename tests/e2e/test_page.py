@@ -1,0 +1,118 @@
+"""The page in a real browser: asking, watching, stopping, losing the network, coming back."""
+
+import re
+import time
+
+import pytest
+from playwright.sync_api import expect
+
+from tests.e2e.conftest import screenshot
+
+QUESTION = "What are the side effects of aripiprazole?"
+WHOLE = "".join(f" w{n}" for n in range(200)).strip()
+pytestmark = pytest.mark.timeout(120)
+
+
+def opened(context, server, path="/"):
+    page = context.new_page()
+    page.goto(server.url + path)
+    return page
+
+
+def ask(page, question):
+    page.get_by_label("Message").fill(question)
+    page.get_by_role("button", name="Send").click()
+
+
+def answer(page):
+    return page.locator("article .text").last
+
+
+def test_a_question_is_answered_before_the_readers_eyes(browsing, llm_server):
+    page = opened(browsing, llm_server)
+    screenshot(page, "welcome")
+    expect(page.get_by_label("Message")).to_be_focused()
+    asked = time.monotonic()
+    ask(page, f"{QUESTION} llm:slow")
+    expect(page.get_by_role("button", name="Stop")).to_be_visible()
+    expect(page.get_by_label("Message")).to_be_disabled()
+    expect(page.get_by_text("Generating...").first).to_be_visible()
+    expect(answer(page)).to_contain_text("w0")
+    assert time.monotonic() - asked < 1.5
+    expect(answer(page)).to_contain_text("w40")
+    assert "w199" not in answer(page).inner_text()
+    screenshot(page, "answering")
+    expect(page.get_by_role("button", name="Send")).to_be_visible()
+    assert answer(page).inner_text().strip() == WHOLE
+    expect(page.get_by_role("list", name="Sources")).to_contain_text("Aripiprazole")
+    expect(page.get_by_label("Message")).to_be_focused()
+    screenshot(page, "answered")
+
+
+def test_an_answer_that_is_stopped_stays_and_the_next_question_works(browsing, llm_server, llm):
+    page = opened(browsing, llm_server)
+    ask(page, "llm:slow stop this")
+    expect(answer(page)).to_contain_text("w2")
+    page.get_by_role("button", name="Stop").click()
+    expect(page.get_by_role("button", name="Send")).to_be_visible(timeout=500)
+    expect(page.get_by_text("Stopped.").first).to_be_visible()
+    assert answer(page).inner_text().startswith("w0 w1 w2")
+    ask(page, "And now?")
+    expect(answer(page)).to_contain_text("Hello from the far end [1].")
+    turns = [turn["content"] for turn in llm.calls_about("And now?")[-1].request["messages"]]
+    assert any("stop this" in turn for turn in turns)
+    assert "w199" not in page.locator("article").first.inner_text()
+
+
+def test_a_reload_in_the_middle_of_an_answer_goes_on_with_it(browsing, llm_server):
+    page = opened(browsing, llm_server)
+    ask(page, "llm:slow reload")
+    expect(answer(page)).to_contain_text("w20")
+    page.reload()
+    expect(page.get_by_role("button", name="Stop")).to_be_visible()
+    expect(answer(page)).to_contain_text("w199")
+    assert answer(page).inner_text().strip() == WHOLE
+
+
+def test_a_network_that_fails_is_told_and_the_answer_comes_whole_when_it_is_back(browsing, llm_server):
+    page = opened(browsing, llm_server)
+    ask(page, "llm:slow offline")
+    expect(answer(page)).to_contain_text("w10")
+    browsing.set_offline(True)
+    expect(page.get_by_role("alert")).to_contain_text("Connection lost", timeout=1000)
+    screenshot(page, "offline")
+    page.wait_for_timeout(1500)
+    browsing.set_offline(False)
+    expect(answer(page)).to_contain_text("w199")
+    expect(page.get_by_role("alert")).to_have_count(0)
+    assert answer(page).inner_text().strip() == WHOLE
+
+
+def test_three_tabs_answer_at_once(browsing, llm_server):
+    pages = [opened(browsing, llm_server) for _ in range(3)]
+    for n, page in enumerate(pages):
+        ask(page, f"llm:slow tab {n}")
+    for page in pages:
+        expect(answer(page)).to_contain_text("w199", timeout=20_000)
+        assert answer(page).inner_text().strip() == WHOLE
+    assert len({page.url for page in pages}) == 3
+
+
+def test_a_failure_is_told_in_plain_words_with_a_way_to_try_again(browsing, llm_server):
+    page = opened(browsing, llm_server)
+    ask(page, "llm:status401 refused")
+    expect(page.get_by_role("alert")).to_contain_text("refused the key")
+    page.get_by_role("button", name="Retry").click()
+    expect(page.locator("article")).to_have_count(2)
+
+
+def test_a_link_opens_a_conversation_with_its_sources(browsing, llm_server):
+    page = opened(browsing, llm_server)
+    ask(page, QUESTION)
+    expect(answer(page)).to_contain_text("far end")
+    expect(page).to_have_url(re.compile("#/session/"))
+    other = opened(browsing, llm_server, page.url.removeprefix(llm_server.url))
+    expect(answer(other)).to_contain_text("far end")
+    other.get_by_role("button", name="Source 1").click()
+    expect(other.locator("blockquote")).to_contain_text("aripiprazole")
+    screenshot(other, "cited")

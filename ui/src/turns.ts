@@ -1,0 +1,202 @@
+/** What the page knows of a conversation: one reducer over what happens to it. */
+
+import type { Event, Failure, MessageRow, Source } from "./wire";
+
+/** An event of a stage that a plugin added, or of a type that is newer than this page. */
+export interface UnknownEvent {
+	type: string;
+	content: unknown;
+	timestamp: string;
+}
+
+export interface Numbered {
+	id: number;
+	event: Event | UnknownEvent;
+}
+
+export interface Stage {
+	name: string;
+	/** From the event's own time stamp, in ms since 1970. */
+	begunAt: number;
+	/** Absent while the stage is at work. */
+	elapsedMs?: number;
+}
+
+/** `asking`: no event has come yet. */
+export type Status = "asking" | "running" | "completed" | "cancelled" | "error";
+
+/** A question and its answer. */
+export interface Turn {
+	/** Also the question's idempotency key. */
+	key: string;
+	question: string;
+	status: Status;
+	text: string;
+	stages: Stage[];
+	sources: Source[];
+	runId?: string;
+	/** What was searched for instead of the question. */
+	rewritten?: string;
+	failure?: Pick<Failure, "message" | "retryable">;
+	/** The number of the last event that was taken in. */
+	lastId: number;
+	tokens: number;
+	firstTokenMs?: number;
+	elapsedMs?: number;
+	/** The connection broke, and is being made again. */
+	reconnecting: boolean;
+	/** Events of types that are not known here. */
+	others: UnknownEvent[];
+}
+
+export interface Conversation {
+	sessionId?: string;
+	turns: Turn[];
+}
+
+export type Action =
+	| { type: "opened"; sessionId?: string; turns: Turn[] }
+	| { type: "asked"; key: string; question: string }
+	| { type: "heard"; key: string; events: Numbered[] }
+	| { type: "broke_off"; key: string }
+	| { type: "gave_up"; key: string; message: string; retryable: boolean }
+	| { type: "withdrawn"; key: string };
+
+export const EMPTY: Conversation = { turns: [] };
+
+export function reduce(conversation: Conversation, action: Action): Conversation {
+	switch (action.type) {
+		case "opened":
+			return action.sessionId === undefined
+				? { turns: action.turns }
+				: { sessionId: action.sessionId, turns: action.turns };
+		case "asked":
+			return { ...conversation, turns: [...conversation.turns, newTurn(action.key, action.question)] };
+		case "heard":
+			return heard(conversation, action.key, action.events);
+		case "broke_off":
+			return change(conversation, action.key, (turn) => ({ ...turn, reconnecting: true }));
+		case "gave_up":
+			return change(conversation, action.key, (turn) => ({
+				...closed(turn, "error"),
+				failure: { message: action.message, retryable: action.retryable },
+			}));
+		case "withdrawn":
+			return change(conversation, action.key, (turn) => closed(turn, "cancelled"));
+	}
+}
+
+export function newTurn(key: string, question: string): Turn {
+	return {
+		key,
+		question,
+		status: "asking",
+		text: "",
+		stages: [],
+		sources: [],
+		lastId: 0,
+		tokens: 0,
+		reconnecting: false,
+		others: [],
+	};
+}
+
+/** The turns of a stored conversation; one that is still being answered has status `running`. */
+export function turnsOf(messages: MessageRow[]): Turn[] {
+	const answers = new Map(messages.filter((m) => m.role === "assistant").map((m) => [m.run_id, m]));
+	return messages.filter((m) => m.role === "user").map((m) => storedTurn(m, answers.get(m.run_id)));
+}
+
+function storedTurn(question: MessageRow, answer: MessageRow | undefined): Turn {
+	const turn: Turn = { ...newTurn(question.run_id, question.content), runId: question.run_id, status: "running" };
+	if (!answer) return turn;
+	const stored: Turn = {
+		...turn,
+		text: answer.content,
+		sources: answer.sources,
+		status: answer.status as Status,
+	};
+	return answer.error ? { ...stored, failure: answer.error } : stored;
+}
+
+function change(conversation: Conversation, key: string, changed: (turn: Turn) => Turn): Conversation {
+	return { ...conversation, turns: conversation.turns.map((turn) => (turn.key === key ? changed(turn) : turn)) };
+}
+
+function heard(conversation: Conversation, key: string, events: Numbered[]): Conversation {
+	const begun = events.find(({ event }) => event.type === "run_start")?.event as
+		| Extract<Event, { type: "run_start" }>
+		| undefined;
+	const known = begun ? { ...conversation, sessionId: begun.content.session_id } : conversation;
+	return change(known, key, (turn) => take(turn, events));
+}
+
+/** Take in events, each once, whatever is delivered again. */
+export function take(turn: Turn, events: Numbered[]): Turn {
+	const fresh = events.filter(({ id }) => id > turn.lastId);
+	const last = fresh.at(-1);
+	if (!last) return { ...turn, reconnecting: false };
+	const texts = fresh.map(({ event }) => (event.type === "token" ? (event.content as string) : ""));
+	const next: Turn = {
+		...turn,
+		text: turn.text + texts.join(""),
+		tokens: turn.tokens + fresh.filter(({ event }) => event.type === "token").length,
+		lastId: last.id,
+		reconnecting: false,
+		status: turn.status === "asking" ? "running" : turn.status,
+	};
+	return fresh.reduce((sofar, { event }) => (event.type === "token" ? sofar : takeOne(sofar, event as Event)), next);
+}
+
+function takeOne(turn: Turn, event: Event): Turn {
+	switch (event.type) {
+		case "run_start":
+			return { ...turn, runId: event.content.run_id };
+		case "sources":
+			return { ...turn, sources: event.content.sources };
+		case "condense_complete":
+			return staged({ ...turn, rewritten: event.content.query }, event);
+		case "generation_complete": {
+			const ended = staged(turn, event);
+			const { first_token_ms } = event.content;
+			return first_token_ms === null ? ended : { ...ended, firstTokenMs: first_token_ms };
+		}
+		case "done":
+			return { ...closed(turn, "completed"), elapsedMs: event.content.elapsed_ms };
+		case "error":
+			return { ...closed(turn, "error"), failure: event.content };
+		case "cancelled":
+			return closed(turn, "cancelled");
+		default:
+			return staged(turn, event);
+	}
+}
+
+/** Any `<stage>_start` and `<stage>_complete`, those of plugins too; what is neither is kept, and no fault. */
+function staged(turn: Turn, event: UnknownEvent): Turn {
+	const [, name, what] = /^(\w+)_(start|complete)$/.exec(event.type) ?? [];
+	if (name === undefined) return { ...turn, others: [...turn.others, event] };
+	if (what === "start") return { ...turn, stages: [...turn.stages, { name, begunAt: Date.parse(event.timestamp) }] };
+	const elapsedMs = (event.content as { elapsed_ms?: number } | null)?.elapsed_ms ?? 0;
+	return { ...turn, stages: turn.stages.map((stage) => (stage.name === name ? { ...stage, elapsedMs } : stage)) };
+}
+
+function closed(turn: Turn, status: Status): Turn {
+	return { ...turn, status, reconnecting: false };
+}
+
+export function isOpen(turn: Turn): boolean {
+	return turn.status === "asking" || turn.status === "running";
+}
+
+const LABELS: Record<string, string> = {
+	condense: "Understanding",
+	retrieval: "Searching",
+	reranking: "Reranking",
+	generation: "Generating",
+};
+
+export function labelOf(stage: string): string {
+	const words = stage.replaceAll("_", " ");
+	return LABELS[stage] ?? words.charAt(0).toUpperCase() + words.slice(1);
+}
