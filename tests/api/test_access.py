@@ -215,22 +215,23 @@ def test_keys_are_made_and_removed_beside_a_running_server(start_server):
     assert key not in server.log_path.read_text()
 
 
-def test_a_stream_is_cut_when_its_key_is_taken_away(start_server, sample_database, server, llm, monkeypatch):
+def test_a_stream_is_cut_when_its_key_is_taken_away(start_server, new_database, llm):
     from tests.api.test_runs import fetch
 
+    database = new_database()  # of its own: whoever sees a key in theirs asks for keys until the restart
     locked = start_server(
-        database_url=sample_database, api_keys="x:unused-0123456", llm_model="openai/fake", llm_api_base=llm.url
+        database_url=database, api_keys="x:unused-0123456", llm_model="openai/fake", llm_api_base=llm.url
     )
     key = f"sc-{uuid.uuid4().hex}"
     row = "insert into api_key (id, owner, digest) values ($1, 'dave', $2)"
-    fetch(sample_database, row, uuid.uuid4().hex, digest_of(key))
+    fetch(database, row, uuid.uuid4().hex, digest_of(key))
     headers = {"Authorization": f"Bearer {key}"}
     begun = time.monotonic()
     with httpx.stream(
         "POST", f"{locked.url}/chat", json={"message": "llm:silent"}, headers=headers, timeout=30
     ) as reply:
         assert reply.status_code == 200, reply.read()
-        fetch(sample_database, "delete from api_key where owner = 'dave'")
+        fetch(database, "delete from api_key where owner = 'dave'")
         with pytest.raises(httpx.RemoteProtocolError):
             reply.read()
     assert time.monotonic() - begun < 15

@@ -30,6 +30,8 @@ def answer(page):
 
 def test_a_question_is_answered_before_the_readers_eyes(browsing, llm_server):
     page = opened(browsing, llm_server)
+    again = []
+    page.on("request", lambda request: again.append(request.url) if "/runs/" in request.url else None)
     screenshot(page, "welcome")
     expect(page.get_by_label("Message")).to_be_focused()
     asked = time.monotonic()
@@ -47,6 +49,7 @@ def test_a_question_is_answered_before_the_readers_eyes(browsing, llm_server):
     expect(page.get_by_role("list", name="Sources")).to_contain_text("Aripiprazole")
     expect(page.get_by_label("Message")).to_be_focused()
     screenshot(page, "answered")
+    assert again == []
 
 
 def test_an_answer_that_is_stopped_stays_and_the_next_question_works(browsing, llm_server, llm):

@@ -27,6 +27,8 @@ export function useConversation(opened: string | undefined, changed: (sessionId:
 	const [conversation, dispatch] = useReducer(reduce, EMPTY);
 	const readers = useRef(new Set<Reader>());
 	const [problem, setProblem] = useState<string>();
+	/** The conversation that is on the page; one that was just begun has no address yet. */
+	const shown = useRef<string>(undefined);
 	const current = conversation.turns.at(-1);
 
 	const watch = useCallback(async (key: string, begin: (signal: AbortSignal) => Promise<Response>) => {
@@ -42,6 +44,7 @@ export function useConversation(opened: string | undefined, changed: (sessionId:
 		try {
 			await follow(() => begin(signal), { heard, brokeOff: () => dispatch({ type: "broke_off", key }) }, signal);
 		} catch (problem) {
+			if (reader.stopped) return;
 			const message = problem instanceof Error ? problem.message : String(problem);
 			dispatch({ type: "gave_up", key, message, retryable: !(problem instanceof Refused) || problem.passing });
 		} finally {
@@ -50,7 +53,12 @@ export function useConversation(opened: string | undefined, changed: (sessionId:
 	}, []);
 
 	useEffect(() => {
-		if (opened !== undefined && opened === conversation.sessionId) return;
+		shown.current = conversation.sessionId;
+		if (conversation.sessionId) changed(conversation.sessionId);
+	}, [conversation.sessionId, changed]);
+
+	useEffect(() => {
+		if (opened === shown.current) return;
 		for (const reader of readers.current) reader.leave.abort();
 		dispatch({ type: "opened", turns: [] });
 		setProblem(undefined);
@@ -66,14 +74,10 @@ export function useConversation(opened: string | undefined, changed: (sessionId:
 			})
 			.catch((problem: Error) => left.signal.aborted || setProblem(problem.message));
 		return () => left.abort();
-	}, [opened, conversation.sessionId, watch]);
-
-	useEffect(() => {
-		if (conversation.sessionId) changed(conversation.sessionId);
-	}, [conversation.sessionId, changed]);
+	}, [opened, watch]);
 
 	const ask = (question: string) => {
-		const key = crypto.randomUUID();
+		const key = newKey();
 		const body: ChatRequest = { message: question, on_disconnect: "continue" };
 		if (conversation.sessionId) body.session_id = conversation.sessionId;
 		const request = withBody("POST", body);
@@ -97,6 +101,11 @@ function cancel(reader: Reader): void {
 	void send(`/runs/${reader.runId}/cancel`, { method: "POST" })
 		.catch(() => undefined) // whoever left is missed after a while
 		.finally(() => reader.leave.abort());
+}
+
+/** `randomUUID` is only there on this machine and over TLS. */
+function newKey(): string {
+	return Array.from(crypto.getRandomValues(new Uint8Array(16)), (byte) => byte.toString(16).padStart(2, "0")).join("");
 }
 
 function runIdOf(events: Numbered[]): string | undefined {
