@@ -109,6 +109,18 @@ def test_a_failure_is_told_in_plain_words_with_a_way_to_try_again(browsing, llm_
     expect(page.locator("article")).to_have_count(2)
 
 
+def test_a_server_that_asks_for_a_key_is_shown_one_and_answers(browsing, start_server, sample_database, server):
+    locked = start_server(database_url=sample_database, api_keys="alice:a-key-for-the-page")
+    page = opened(browsing, locked)
+    page.get_by_role("textbox", name="Key").fill("a-key-for-the-page")
+    page.get_by_role("button", name="Go on").click()
+    ask(page, QUESTION)
+    expect(page.get_by_role("list", name="Sources")).to_contain_text("Aripiprazole")
+    expect(page.get_by_role("navigation").get_by_role("link")).to_have_text([QUESTION])
+    assert page.evaluate("localStorage.length") == 0
+    browsing.complaints[:] = [said for said in browsing.complaints if "401" not in said]
+
+
 def test_a_link_opens_a_conversation_with_its_sources(browsing, llm_server):
     page = opened(browsing, llm_server)
     ask(page, QUESTION)

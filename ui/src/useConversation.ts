@@ -38,8 +38,9 @@ export function useConversation(opened: string | undefined, changed: (sessionId:
 		const heard = byFrame((events) => {
 			if (signal.aborted) return;
 			dispatch({ type: "heard", key, events });
+			const unknown = reader.runId === undefined;
 			reader.runId ??= runIdOf(events);
-			if (reader.stopped) cancel(reader);
+			if (reader.stopped && unknown && reader.runId) cancel(reader);
 		});
 		try {
 			await follow(() => begin(signal), { heard, brokeOff: () => dispatch({ type: "broke_off", key }) }, signal);
