@@ -131,3 +131,20 @@ def test_a_link_opens_a_conversation_with_its_sources(browsing, llm_server):
     other.get_by_role("button", name="Source 1").click()
     expect(other.locator("blockquote")).to_contain_text("aripiprazole")
     screenshot(other, "cited")
+
+
+def test_conversations_are_found_renamed_and_deleted(browsing, llm_server):
+    page = opened(browsing, llm_server)
+    ask(page, "a question to be renamed")
+    listed = page.get_by_role("navigation").get_by_role("listitem").filter(has_text="a question to be renamed")
+    expect(listed).to_have_count(1)
+    page.once("dialog", lambda dialog: dialog.accept("another title"))
+    listed.get_by_role("button", name="Rename").click()
+    renamed = page.get_by_role("navigation").get_by_role("link", name="another title")
+    expect(renamed).to_have_count(1)
+    page.get_by_label("Search conversations").fill("ANOTHER")
+    expect(page.get_by_role("navigation").get_by_role("link")).to_have_count(1)
+    page.once("dialog", lambda dialog: dialog.accept())
+    page.get_by_role("navigation").get_by_role("button", name="Delete").click()
+    expect(renamed).to_have_count(0)
+    assert page.locator("article").count() == 0
