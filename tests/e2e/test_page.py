@@ -110,7 +110,7 @@ def test_a_failure_is_told_in_plain_words_with_a_way_to_try_again(browsing, llm_
 
 
 def test_a_server_that_asks_for_a_key_is_shown_one_and_answers(browsing, start_server, sample_database, server):
-    locked = start_server(database_url=sample_database, api_keys="alice:a-key-for-the-page")
+    locked = start_server(database_url=sample_database, api_keys="page:a-key-for-the-page")
     page = opened(browsing, locked)
     page.get_by_role("textbox", name="Key").fill("a-key-for-the-page")
     page.get_by_role("button", name="Go on").click()
