@@ -116,7 +116,7 @@ def test_a_server_that_asks_for_a_key_is_shown_one_and_answers(browsing, start_s
     page.get_by_role("button", name="Go on").click()
     ask(page, QUESTION)
     expect(page.get_by_role("list", name="Sources")).to_contain_text("Aripiprazole")
-    expect(page.get_by_role("navigation").get_by_role("link")).to_have_text([QUESTION])
+    expect(page.get_by_role("navigation").get_by_role("listitem")).to_contain_text([QUESTION])
     assert page.evaluate("localStorage.length") == 0
     browsing.complaints[:] = [said for said in browsing.complaints if "401" not in said]
 
@@ -133,18 +133,23 @@ def test_a_link_opens_a_conversation_with_its_sources(browsing, llm_server):
     screenshot(other, "cited")
 
 
+def listed(page, title):
+    return page.get_by_role("navigation").get_by_role("listitem").filter(has_text=title)
+
+
 def test_conversations_are_found_renamed_and_deleted(browsing, llm_server):
     page = opened(browsing, llm_server)
     ask(page, "a question to be renamed")
-    listed = page.get_by_role("navigation").get_by_role("listitem").filter(has_text="a question to be renamed")
-    expect(listed).to_have_count(1)
-    page.once("dialog", lambda dialog: dialog.accept("another title"))
-    listed.get_by_role("button", name="Rename").click()
-    renamed = page.get_by_role("navigation").get_by_role("link", name="another title")
-    expect(renamed).to_have_count(1)
+    listed(page, "a question to be renamed").get_by_role("button", name="Rename").click()
+    page.get_by_role("dialog").get_by_label("Title").fill("another title")
+    page.get_by_role("dialog").get_by_role("button", name="Rename").click()
+    expect(listed(page, "another title")).to_have_count(1)
     page.get_by_label("Search conversations").fill("ANOTHER")
-    expect(page.get_by_role("navigation").get_by_role("link")).to_have_count(1)
-    page.once("dialog", lambda dialog: dialog.accept())
+    expect(page.get_by_role("navigation").get_by_role("listitem")).to_have_count(1)
     page.get_by_role("navigation").get_by_role("button", name="Delete").click()
-    expect(renamed).to_have_count(0)
+    page.get_by_role("alertdialog").get_by_role("button", name="Keep").click()
+    expect(listed(page, "another title")).to_have_count(1)
+    page.get_by_role("navigation").get_by_role("button", name="Delete").click()
+    page.get_by_role("alertdialog").get_by_role("button", name="Delete").click()
+    expect(listed(page, "another title")).to_have_count(0)
     assert page.locator("article").count() == 0

@@ -11,6 +11,7 @@ const USED = [
 	"MessagePage",
 	"DocumentPage",
 	"WholeDocument",
+	"SearchResult",
 ];
 
 const described = JSON.parse(await text(process.stdin));

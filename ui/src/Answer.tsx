@@ -1,54 +1,47 @@
 /** A question and its answer: stages at work, text, sources, and what went wrong. */
 
-import { type ReactNode, useCallback, useState } from "react";
-import { Markdown } from "./Markdown";
+import { Popover } from "@base-ui/react/popover";
+import { memo, useCallback, useEffect, useState } from "react";
+import { Copy } from "./Copy";
+import { Cite, Markdown } from "./Markdown";
+import { type PassageHandle, PassageTrigger, PassageWindow } from "./Passage";
+import { shownTime, Times } from "./Times";
 import { isOpen, labelOf, type Stage, type Turn } from "./turns";
 import type { Source } from "./wire";
 
+const TICK_MS = 100;
+
 interface Props {
 	turn: Turn;
-	retry(): void;
-	follow(address: string): void;
+	retry(question: string): void;
 }
 
-export function Answer({ turn, retry, follow }: Props) {
-	const [shown, show] = useState<number>();
+export const Answer = memo(function Answer({ turn, retry }: Props) {
+	const [handle] = useState(() => Popover.createHandle<number>());
 	const cite = useCallback(
-		(n: number) => (
-			<button
-				type="button"
-				className="citation"
-				aria-label={`Source ${n}`}
-				onClick={() => show((now) => (now === n ? undefined : n))}
-			>
-				[{n}]
-			</button>
-		),
-		[],
-	);
-	const link = useCallback(
-		(address: string, text: ReactNode) => (
-			<button type="button" className="link" onClick={() => follow(address)}>
-				{text}
-			</button>
-		),
-		[follow],
+		(n: number) =>
+			turn.sources.some((source) => source.n === n) ? <PassageTrigger handle={handle} n={n} /> : `[${n}]`,
+		[handle, turn.sources],
 	);
 	return (
 		<article className="turn">
-			<h2 className="question">{turn.question}</h2>
-			<div className="answer">
-				<Stages turn={turn} />
-				{turn.rewritten && <p className="rewritten">Searched for: {turn.rewritten}</p>}
-				<div className={isOpen(turn) ? "text open" : "text"} dir="auto">
-					<Markdown text={turn.text} open={isOpen(turn)} cite={cite} link={link} />
-				</div>
-				<Ending turn={turn} retry={retry} />
-				<Sources sources={turn.sources} shown={shown} show={show} follow={follow} />
+			<h2 className="question" dir="auto">
+				{turn.question}
+			</h2>
+			<Stages turn={turn} />
+			{turn.rewritten && <p className="rewritten">Searched for: {turn.rewritten}</p>}
+			<div className={isOpen(turn) ? "text open" : "text"} dir="auto">
+				<Cite value={cite}>
+					<Markdown text={turn.text} open={isOpen(turn)} cited />
+				</Cite>
 			</div>
+			<Ending turn={turn} retry={() => retry(turn.question)} />
+			<Sources sources={turn.sources} handle={handle} />
+			{!isOpen(turn) && <Afterwards turn={turn} />}
+			<PassageWindow handle={handle} sources={turn.sources} answer={turn.text} />
 		</article>
 	);
-}
+});
 
 function Stages({ turn }: { turn: Turn }) {
 	if (turn.status === "asking" && !turn.stages.length) return <p className="stages">Asking…</p>;
@@ -67,13 +60,22 @@ function StageChip({ stage, open }: { stage: Stage; open: boolean }) {
 	return (
 		<li className={atWork && open ? "stage at-work" : "stage"}>
 			{labelOf(stage.name)}
-			{atWork ? open && "..." : <time>{shownTime(stage.elapsedMs ?? 0)}</time>}
+			{atWork && open && "..."}
+			{!atWork && <time>{shownTime(stage.elapsedMs ?? 0)}</time>}
+			{atWork && open && <Ticking />}
 		</li>
 	);
 }
 
-function shownTime(ms: number): string {
-	return ms < 1000 ? `${Math.round(ms)} ms` : `${(ms / 1000).toFixed(1)} s`;
+/** The time that a stage has taken so far, by this machine's clock. */
+function Ticking() {
+	const [begun] = useState(() => performance.now());
+	const [now, setNow] = useState(begun);
+	useEffect(() => {
+		const timer = window.setInterval(() => setNow(performance.now()), TICK_MS);
+		return () => window.clearInterval(timer);
+	}, []);
+	return <time aria-hidden="true">{((now - begun) / 1000).toFixed(1)} s</time>;
 }
 
 function Ending({ turn, retry }: { turn: Turn; retry(): void }) {
@@ -95,38 +97,30 @@ function Ending({ turn, retry }: { turn: Turn; retry(): void }) {
 	);
 }
 
-interface SourcesProps {
-	sources: Source[];
-	shown: number | undefined;
-	show(n: number | undefined): void;
-	follow(address: string): void;
-}
-
-function Sources({ sources, shown, show, follow }: SourcesProps) {
+function Sources({ sources, handle }: { sources: Source[]; handle: PassageHandle }) {
 	if (!sources.length) return null;
 	return (
 		<ol className="sources" aria-label="Sources">
 			{sources.map((source) => (
 				<li key={source.n}>
-					<button
-						type="button"
-						aria-expanded={shown === source.n}
-						onClick={() => show(shown === source.n ? undefined : source.n)}
-					>
-						<b>{source.n}</b> {source.title}
-					</button>
-					{shown === source.n && (
-						<blockquote>
-							<p>{source.snippet}</p>
-							{source.url && (
-								<button type="button" className="link" onClick={() => follow(source.url ?? "")}>
-									{source.url}
-								</button>
-							)}
-						</blockquote>
-					)}
+					<PassageTrigger handle={handle} n={source.n} title={source.title} />
 				</li>
 			))}
 		</ol>
+	);
+}
+
+function Afterwards({ turn }: { turn: Turn }) {
+	const [timed, showTimes] = useState(false);
+	return (
+		<div className="afterwards">
+			{turn.text && <Copy label="Copy answer" text={() => turn.text} />}
+			{(turn.runId || turn.stages.length > 0) && (
+				<button type="button" className="quiet" aria-expanded={timed} onClick={() => showTimes(!timed)}>
+					Times
+				</button>
+			)}
+			{timed && <Times turn={turn} />}
+		</div>
 	);
 }

@@ -15,8 +15,13 @@ export function Composer({ busy, ask, stop }: Props) {
 	const box = useRef<HTMLTextAreaElement>(null);
 
 	useEffect(() => {
-		if (!busy) return box.current?.focus();
-		const stopByKey = (event: globalThis.KeyboardEvent) => event.key === "Escape" && stop();
+		if (!busy) {
+			if (document.activeElement === document.body) box.current?.focus(); // whoever reads elsewhere stays there
+			return;
+		}
+		const stopByKey = (event: globalThis.KeyboardEvent) => {
+			if (event.key === "Escape" && !document.querySelector("[role=dialog], [role=alertdialog]")) stop();
+		};
 		window.addEventListener("keydown", stopByKey);
 		return () => window.removeEventListener("keydown", stopByKey);
 	}, [busy, stop]);

@@ -1,49 +1,95 @@
-/** An answer's text: Markdown that may still lack its end, with nothing in it that could reach another host by itself. */
+/** Markdown that may still lack its end, with nothing in it that could reach another host by itself. */
 
-import { findAndReplace, type RegExpMatchObject } from "mdast-util-find-and-replace";
-import { memo, type ReactNode } from "react";
-import ReactMarkdown, { type Components } from "react-markdown";
+import { findAndReplace } from "mdast-util-find-and-replace";
+import { createContext, memo, type ReactNode, useContext, useRef } from "react";
+import ReactMarkdown, { type Components, type Options } from "react-markdown";
 import remarkGfm from "remark-gfm";
 import remend from "remend";
+import { Copy } from "./Copy";
+import { stemOf } from "./passages";
+
+/** What a click on a link does. */
+export const Follow = createContext<(address: string) => void>(() => undefined);
+/** What stands for `[n]`; without it, `[n]` is text. */
+export const Cite = createContext<((n: number) => ReactNode) | undefined>(undefined);
 
 interface Props {
 	text: string;
 	/** Whether more is to come. */
-	open: boolean;
-	cite(n: number): ReactNode;
-	link(address: string, text: ReactNode): ReactNode;
+	open?: boolean;
+	/** Whether `[n]` is a citation. */
+	cited?: boolean;
+	/** Words with these stems are marked. */
+	marked?: ReadonlySet<string>;
 }
 
-export function Markdown({ text, open, cite, link }: Props) {
+export function Markdown({ text, open = false, cited = false, marked }: Props) {
 	const blocks = blocksOf(text);
 	return blocks.map((block, n) => (
 		<Block
 			// biome-ignore lint/suspicious/noArrayIndexKey: blocks are only ever appended
 			key={n}
 			text={open && n === blocks.length - 1 ? remend(block) : block}
-			cite={cite}
-			link={link}
+			cited={cited}
+			marked={marked}
 		/>
 	));
 }
 
-const Block = memo(function Block({ text, cite, link }: Omit<Props, "open">) {
-	const components: Components = {
-		img: ({ alt }) => <span className="image">[{alt || "image"}]</span>,
-		a: ({ href, children }) => link(href ?? "", children),
-		cite: ({ children }) => cite(Number(children)),
-		table: ({ children }) => (
-			<div className="table">
-				<table>{children}</table>
-			</div>
-		),
-	};
+interface BlockProps {
+	text: string;
+	cited: boolean;
+	marked: ReadonlySet<string> | undefined;
+}
+
+const Block = memo(function Block({ text, cited, marked }: BlockProps) {
+	const plugins: NonNullable<Options["remarkPlugins"]> = [remarkGfm];
+	if (cited) plugins.push(citations);
+	if (marked) plugins.push([marking, marked]);
 	return (
-		<ReactMarkdown remarkPlugins={[remarkGfm, citations]} components={components}>
+		<ReactMarkdown remarkPlugins={plugins} components={COMPONENTS}>
 			{text}
 		</ReactMarkdown>
 	);
 });
+
+const COMPONENTS: Components = {
+	img: ({ alt }) => <span className="image">[{alt || "image"}]</span>,
+	a: ({ href, children }) => <Link address={href ?? ""}>{children}</Link>,
+	cite: ({ children }) => <Citation n={Number(children)} />,
+	pre: ({ children }) => <Code>{children}</Code>,
+	table: ({ children }) => (
+		<div className="table">
+			<table>{children}</table>
+		</div>
+	),
+};
+
+function Link({ address, children }: { address: string; children: ReactNode }) {
+	const follow = useContext(Follow);
+	return (
+		<button type="button" className="link" onClick={() => follow(address)}>
+			{children}
+		</button>
+	);
+}
+
+function Citation({ n }: { n: number }) {
+	return useContext(Cite)?.(n) ?? `[${n}]`;
+}
+
+function Code({ children }: { children: ReactNode }) {
+	const code = useRef<HTMLPreElement>(null);
+	return (
+		<div className="code">
+			{/* biome-ignore lint/a11y/noNoninteractiveTabindex: what scrolls sideways must be reached by keyboard */}
+			<pre ref={code} tabIndex={0}>
+				{children}
+			</pre>
+			<Copy label="Copy code" text={() => code.current?.textContent ?? ""} />
+		</div>
+	);
+}
 
 /** Cut at blank lines outside of fenced code, so that what is whole is not rendered again with every token. */
 export function blocksOf(text: string): string[] {
@@ -59,15 +105,19 @@ export function blocksOf(text: string): string[] {
 	return blocks.filter((lines) => lines.length).map((lines) => lines.join("\n"));
 }
 
+type Tree = Parameters<typeof findAndReplace>[0];
+
 /** Make `[1]` an element of its own, wherever it is text. */
 function citations() {
-	return (tree: Parameters<typeof findAndReplace>[0]) =>
-		findAndReplace(tree, [
-			/\[(\d{1,2})\]/g,
-			(_: string, n: string, __: RegExpMatchObject) => ({
-				type: "strong",
-				data: { hName: "cite" },
-				children: [{ type: "text", value: n }],
-			}),
-		]);
+	return (tree: Tree) => findAndReplace(tree, [/\[(\d{1,2})\]/g, (_: string, n: string) => named("cite", n)]);
+}
+
+/** Mark the words that have one of these stems. */
+function marking(stems: ReadonlySet<string>) {
+	return (tree: Tree) =>
+		findAndReplace(tree, [/[\p{L}\p{N}]+/gu, (word: string) => stems.has(stemOf(word)) && named("mark", word)]);
+}
+
+function named(hName: string, value: string) {
+	return { type: "strong" as const, data: { hName }, children: [{ type: "text" as const, value }] };
 }

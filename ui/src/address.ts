@@ -1,27 +1,56 @@
-/** The open conversation is in the address, so that a link opens it. */
+/** What is on the page is in its address, so that a link opens it. */
 
 import { useCallback, useEffect, useState } from "react";
 
-export function addressOf(sessionId: string): string {
-	return `#/session/${encodeURIComponent(sessionId)}`;
+export type Place =
+	| { view: "conversation"; sessionId?: string }
+	| { view: "collection" }
+	/** `chunk`: the position of the passage that is shown in its place. */
+	| { view: "document"; documentId: string; chunk?: number };
+
+export function addressOf(place: Place): string {
+	switch (place.view) {
+		case "conversation":
+			return place.sessionId === undefined ? "#/" : `#/session/${encodeURIComponent(place.sessionId)}`;
+		case "collection":
+			return "#/collection";
+		case "document": {
+			const address = `#/document/${encodeURIComponent(place.documentId)}`;
+			return place.chunk === undefined ? address : `${address}?chunk=${place.chunk}`;
+		}
+	}
 }
 
-export function useAddress(): [string | undefined, (sessionId: string | undefined) => void] {
-	const [opened, setOpened] = useState(sessionInAddress);
+/** An address that nothing is known of is a new conversation. */
+export function placeOf(hash: string): Place {
+	const [, session] = /^#\/session\/([^?]+)$/.exec(hash) ?? [];
+	if (session !== undefined) return { view: "conversation", sessionId: decoded(session) };
+	if (hash === "#/collection") return { view: "collection" };
+	const [, id, chunk] = /^#\/document\/([^?]+)(?:\?chunk=(\d+))?$/.exec(hash) ?? [];
+	if (id === undefined) return { view: "conversation" };
+	const whole: Place = { view: "document", documentId: decoded(id) };
+	return chunk === undefined ? whole : { ...whole, chunk: Number(chunk) };
+}
+
+function decoded(part: string): string {
+	try {
+		return decodeURIComponent(part);
+	} catch {
+		return part;
+	}
+}
+
+export function usePlace(): [Place, (place: Place) => void] {
+	const [place, setPlace] = useState(() => placeOf(window.location.hash));
 	useEffect(() => {
-		const changed = () => setOpened(sessionInAddress());
+		const changed = () => setPlace(placeOf(window.location.hash));
 		window.addEventListener("popstate", changed);
 		return () => window.removeEventListener("popstate", changed);
 	}, []);
-	const open = useCallback((sessionId: string | undefined) => {
-		const hash = sessionId === undefined ? "" : addressOf(sessionId);
-		if (hash !== window.location.hash) window.history.pushState(null, "", hash || window.location.pathname);
-		setOpened(sessionId);
+	const go = useCallback((next: Place) => {
+		const hash = addressOf(next);
+		if (hash !== (window.location.hash || "#/")) window.history.pushState(null, "", hash);
+		setPlace(next);
 	}, []);
-	return [opened, open];
-}
-
-function sessionInAddress(): string | undefined {
-	const [, id] = /^#\/session\/(.+)$/.exec(window.location.hash) ?? [];
-	return id === undefined ? undefined : decodeURIComponent(id);
+	return [place, go];
 }

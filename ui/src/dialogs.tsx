@@ -1,61 +1,121 @@
-/** What is asked for in between: a key, and whether a link is to be followed. */
+/** What is asked for in between: a key, a title, whether something is to be deleted, whether a link is to be followed. */
 
-import { type FormEvent, type ReactNode, useEffect, useRef, useState } from "react";
+import { AlertDialog } from "@base-ui/react/alert-dialog";
+import { Dialog } from "@base-ui/react/dialog";
+import { type FormEvent, type ReactNode, useState } from "react";
 import { rememberKey } from "./server";
 
-function Dialog({ title, close, children }: { title: string; close(): void; children: ReactNode }) {
-	const dialog = useRef<HTMLDialogElement>(null);
-	useEffect(() => dialog.current?.showModal(), []);
+interface Closing {
+	close(): void;
+}
+
+function Window({ title, close, children }: Closing & { title: string; children: ReactNode }) {
 	return (
-		<dialog ref={dialog} onClose={close} aria-label={title}>
-			<h2>{title}</h2>
-			{children}
-		</dialog>
+		<Dialog.Root open onOpenChange={(open) => open || close()}>
+			<Dialog.Portal>
+				<Dialog.Backdrop className="backdrop" />
+				<Dialog.Popup className="window">
+					<Dialog.Title>{title}</Dialog.Title>
+					{children}
+				</Dialog.Popup>
+			</Dialog.Portal>
+		</Dialog.Root>
 	);
 }
 
-export function FollowLink({ address, close }: { address: string; close(): void }) {
+export function FollowLink({ address, close }: Closing & { address: string }) {
 	const safe = /^https?:\/\//i.test(address);
 	return (
-		<Dialog title="Leave this page?" close={close}>
-			<p>{safe ? "This link leads to" : "This link cannot be opened from here:"}</p>
+		<Window title="Leave this page?" close={close}>
+			<Dialog.Description>{safe ? "This link leads to" : "This link cannot be opened from here:"}</Dialog.Description>
 			<p className="address">{address}</p>
-			<form method="dialog">
-				<button type="submit">Stay</button>
+			<div className="choices">
+				<Dialog.Close>Stay</Dialog.Close>
 				{safe && (
 					<a className="primary" href={address} target="_blank" rel="noopener noreferrer" onClick={close}>
 						Open
 					</a>
 				)}
-			</form>
-		</Dialog>
+			</div>
+		</Window>
 	);
 }
 
-export function AskForKey({ close, known }: { close(): void; known(): void }) {
-	const [key, setKey] = useState("");
+interface QuestionProps extends Closing {
+	title: string;
+	label: string;
+	given?: string;
+	secret?: boolean;
+	answer: string;
+	answered(text: string): void;
+}
+
+function Question({ title, label, given = "", secret = false, answer, answered, close }: QuestionProps) {
+	const [text, setText] = useState(given);
 	const submit = (event: FormEvent) => {
 		event.preventDefault();
-		rememberKey(key.trim());
-		known();
+		if (!text.trim()) return;
+		answered(text.trim());
 		close();
 	};
 	return (
-		<Dialog title="This server asks for a key" close={close}>
+		<Window title={title} close={close}>
 			<form onSubmit={submit}>
-				<label htmlFor="key">Key</label>
-				<input
-					id="key"
-					type="password"
-					autoComplete="off"
-					required
-					value={key}
-					onChange={(event) => setKey(event.target.value)}
-				/>
-				<button type="submit" className="primary">
-					Go on
-				</button>
+				<label>
+					{label}
+					<input
+						type={secret ? "password" : "text"}
+						autoComplete="off"
+						required
+						maxLength={secret ? 512 : 200}
+						value={text}
+						onChange={(event) => setText(event.target.value)}
+					/>
+				</label>
+				<div className="choices">
+					<Dialog.Close>Cancel</Dialog.Close>
+					<button type="submit" className="primary">
+						{answer}
+					</button>
+				</div>
 			</form>
-		</Dialog>
+		</Window>
+	);
+}
+
+export function AskForKey({ close }: Closing) {
+	return (
+		<Question
+			title="This server asks for a key"
+			label="Key"
+			secret
+			answer="Go on"
+			answered={rememberKey}
+			close={close}
+		/>
+	);
+}
+
+export function Rename({ title, renamed, close }: Closing & { title: string; renamed(title: string): void }) {
+	return <Question title="Rename" label="Title" given={title} answer="Rename" answered={renamed} close={close} />;
+}
+
+export function Delete({ what, deleted, close }: Closing & { what: string; deleted(): void }) {
+	return (
+		<AlertDialog.Root open onOpenChange={(open) => open || close()}>
+			<AlertDialog.Portal>
+				<AlertDialog.Backdrop className="backdrop" />
+				<AlertDialog.Popup className="window">
+					<AlertDialog.Title>Delete?</AlertDialog.Title>
+					<AlertDialog.Description>{what} This cannot be undone.</AlertDialog.Description>
+					<div className="choices">
+						<AlertDialog.Close>Keep</AlertDialog.Close>
+						<AlertDialog.Close className="dangerous" onClick={deleted}>
+							Delete
+						</AlertDialog.Close>
+					</div>
+				</AlertDialog.Popup>
+			</AlertDialog.Portal>
+		</AlertDialog.Root>
 	);
 }

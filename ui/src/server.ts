@@ -18,18 +18,26 @@ export class Refused extends Error {
 	}
 }
 
+const keys = new EventTarget();
+
 /** Kept for this tab only. */
 export function rememberKey(key: string): void {
 	sessionStorage.setItem(KEY, key);
+	keys.dispatchEvent(new window.Event("known"));
+}
+
+/** Be told when the server asks for a key (`needed`), or when another one is used (`known`); returns how to stop that. */
+export function onKey(what: "needed" | "known", told: () => void): () => void {
+	keys.addEventListener(what, told);
+	return () => keys.removeEventListener(what, told);
 }
 
 /** Send a request; whatever is not 2xx is thrown as `Refused`, a broken connection as `TypeError`. */
 export async function send(path: string, init: RequestInit = {}): Promise<Response> {
 	const headers = new Headers(init.headers);
-	const key = sessionStorage.getItem(KEY);
-	if (key) headers.set("Authorization", `Bearer ${key}`);
+	for (const [name, value] of authorization()) headers.set(name, value);
 	const response = await fetch(path, { ...init, headers });
-	if (!response.ok) throw await refusal(response);
+	if (!response.ok) throw refusal(response.status, await response.text().catch(() => ""));
 	return response;
 }
 
@@ -41,11 +49,39 @@ export function withBody(method: string, body: unknown): RequestInit {
 	return { method, body: JSON.stringify(body), headers: { "Content-Type": "application/json" } };
 }
 
-async function refusal(response: Response): Promise<Refused> {
+/** Send a form; `sent` is told the share that has left, 0 to 1, which `fetch` cannot tell. */
+export function sendForm<T>(path: string, form: FormData, sent: (share: number) => void): Promise<T> {
+	return new Promise((resolve, reject) => {
+		const request = new XMLHttpRequest();
+		request.open("POST", path);
+		for (const [name, value] of authorization()) request.setRequestHeader(name, value);
+		request.upload.onprogress = ({ loaded, total }) => sent(total ? loaded / total : 1);
+		request.onerror = () => reject(new TypeError("The connection broke."));
+		request.onload = () => {
+			if (request.status < 300) resolve(JSON.parse(request.responseText));
+			else reject(refusal(request.status, request.responseText));
+		};
+		request.send(form);
+	});
+}
+
+function authorization(): [string, string][] {
+	const key = sessionStorage.getItem(KEY);
+	return key ? [["Authorization", `Bearer ${key}`]] : [];
+}
+
+function refusal(status: number, body: string): Refused {
+	if (status === 401) keys.dispatchEvent(new window.Event("needed"));
 	try {
-		const problem: { detail?: string; run_id?: string } = await response.json();
-		return new Refused(response.status, problem.detail ?? response.statusText, problem.run_id);
+		const problem: { detail?: string; run_id?: string } = JSON.parse(body);
+		if (problem.detail) return new Refused(status, problem.detail, problem.run_id);
 	} catch {
-		return new Refused(response.status, `The server answered with status ${response.status}.`);
+		// not from our server, but from one between
 	}
+	return new Refused(status, `The server answered with status ${status}.`);
+}
+
+/** What to say of a request that failed. */
+export function reasonOf(problem: unknown): string {
+	return problem instanceof Refused ? problem.message : "The server cannot be reached.";
 }

@@ -8,7 +8,7 @@ import type { Numbered } from "./turns";
 const WAITS_MS = [200, 400, 800, 1600, 2000, 2000, 2000, 2000, 4000, 4000, 4000, 4000];
 /** The server lets no stream be silent for as long as this. */
 const SILENCE_MS = 30_000;
-const TERMINAL = new Set(["done", "error", "cancelled"]);
+const TERMINAL = new Set(["done", "error", "cancelled", "ingestion_complete"]);
 
 /** The connection did not come back in time. */
 export class Unreachable extends Error {}
@@ -19,22 +19,23 @@ export interface Listener {
 }
 
 /**
- * Tell the listener a run's events until its last one, or until `signal` aborts.
+ * Tell the listener the events of a run, or of a job, until the last one, or until `signal` aborts.
  *
  * `begin` sends the request that starts it; sent again, it must attach to the same run. From the first event on the
  * stream is taken up behind the last event that was heard.
  */
 export async function follow(begin: () => Promise<Response>, listener: Listener, signal: AbortSignal): Promise<void> {
-	let seen: { runId?: string; last: number } = { last: 0 };
+	let seen: { address?: string; last: number } = { last: 0 };
 	let attempt = 0;
 	while (!signal.aborted) {
 		try {
-			const { runId, last } = seen;
-			const again = () => send(`/runs/${runId}/events`, { headers: { "Last-Event-ID": `${last}` }, signal });
-			const response = await (runId ? again() : begin());
+			const { address, last } = seen;
+			const again = (path: string) => send(path, { headers: { "Last-Event-ID": `${last}` }, signal });
+			const response = await (address ? again(address) : begin());
 			if (response.status === 204) return;
 			for await (const events of batches(response, signal)) {
 				attempt = 0;
+				logged(events);
 				listener.heard(events);
 				seen = { ...seen, ...startOf(events), last: events.at(-1)?.id ?? seen.last };
 				if (events.some(({ event }) => TERMINAL.has(event.type))) return;
@@ -42,7 +43,7 @@ export async function follow(begin: () => Promise<Response>, listener: Listener,
 		} catch (problem) {
 			if (signal.aborted) return;
 			if (problem instanceof Refused && !problem.passing) throw problem;
-			if (problem instanceof Refused && !seen.runId) throw problem;
+			if (problem instanceof Refused && !seen.address) throw problem;
 		}
 		listener.brokeOff();
 		const wait = WAITS_MS[attempt++];
@@ -51,9 +52,18 @@ export async function follow(begin: () => Promise<Response>, listener: Listener,
 	}
 }
 
-function startOf(events: Numbered[]): { runId?: string } {
+/** Where the events can be had again, as the first of them says. */
+function startOf(events: Numbered[]): { address?: string } {
 	const first = events[0]?.event;
-	return first?.type === "run_start" ? { runId: (first.content as { run_id: string }).run_id } : {};
+	const content = first?.content as { run_id?: string; job_id?: string } | undefined;
+	if (first?.type === "run_start") return { address: `/runs/${content?.run_id}/events` };
+	return first?.type === "ingestion_start" ? { address: `/jobs/${content?.job_id}/events` } : {};
+}
+
+/** For those who look for the cause of something: `localStorage.DEBUG_STREAMING = 1`. */
+function logged(events: Numbered[]): void {
+	if (!localStorage.getItem("DEBUG_STREAMING")) return;
+	for (const { id, event } of events) console.log(`#${id}`, event.type, event.timestamp, event.content);
 }
 
 /** The events of a response, as many at a time as came together; ends without an error when the stream breaks off. */

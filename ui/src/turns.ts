@@ -1,4 +1,4 @@
-/** What the page knows of a conversation: one reducer over what happens to it. */
+/** What the page knows of conversations: one reducer over what happens to them. */
 
 import type { Event, Failure, MessageRow, Source } from "./wire";
 
@@ -35,12 +35,15 @@ export interface Turn {
 	stages: Stage[];
 	sources: Source[];
 	runId?: string;
+	/** From the run's first event, in ms since 1970. */
+	begunAt?: number;
 	/** What was searched for instead of the question. */
 	rewritten?: string;
 	failure?: Pick<Failure, "message" | "retryable">;
 	/** The number of the last event that was taken in. */
 	lastId: number;
 	tokens: number;
+	/** From the beginning of the stage that wrote the answer. */
 	firstTokenMs?: number;
 	elapsedMs?: number;
 	/** The connection broke, and is being made again. */
@@ -49,40 +52,48 @@ export interface Turn {
 	others: UnknownEvent[];
 }
 
-export interface Conversation {
-	sessionId?: string;
-	turns: Turn[];
-}
+/** The conversations that are shown or being answered: their turns, by the session's id. */
+export type Conversations = Readonly<Record<string, Turn[]>>;
 
-export type Action =
-	| { type: "opened"; sessionId?: string; turns: Turn[] }
+export type Action = { sessionId: string } & (
+	| { type: "opened"; turns: Turn[] }
+	/** This conversation is shown now; of the others those are kept that are being answered. */
+	| { type: "shown" }
 	| { type: "asked"; key: string; question: string }
 	| { type: "heard"; key: string; events: Numbered[] }
 	| { type: "broke_off"; key: string }
 	| { type: "gave_up"; key: string; message: string; retryable: boolean }
-	| { type: "withdrawn"; key: string };
+	| { type: "withdrawn"; key: string }
+);
 
-export const EMPTY: Conversation = { turns: [] };
+export function reduce(all: Conversations, action: Action): Conversations {
+	if (action.type === "shown")
+		return Object.fromEntries(
+			Object.entries(all).filter(([id, turns]) => id === action.sessionId || turns.some(isOpen)),
+		);
+	const turns = all[action.sessionId] ?? [];
+	return { ...all, [action.sessionId]: changed(turns, action) };
+}
 
-export function reduce(conversation: Conversation, action: Action): Conversation {
+function changed(turns: Turn[], action: Exclude<Action, { type: "shown" }>): Turn[] {
 	switch (action.type) {
-		case "opened":
-			return action.sessionId === undefined
-				? { turns: action.turns }
-				: { sessionId: action.sessionId, turns: action.turns };
+		case "opened": {
+			const stored = new Set(action.turns.map((turn) => turn.runId));
+			return [...action.turns, ...turns.filter((turn) => !turn.runId || !stored.has(turn.runId))];
+		}
 		case "asked":
-			return { ...conversation, turns: [...conversation.turns, newTurn(action.key, action.question)] };
+			return [...turns, newTurn(action.key, action.question)];
 		case "heard":
-			return heard(conversation, action.key, action.events);
+			return change(turns, action.key, (turn) => take(turn, action.events));
 		case "broke_off":
-			return change(conversation, action.key, (turn) => ({ ...turn, reconnecting: true }));
+			return change(turns, action.key, (turn) => ({ ...turn, reconnecting: true }));
 		case "gave_up":
-			return change(conversation, action.key, (turn) => ({
+			return change(turns, action.key, (turn) => ({
 				...closed(turn, "error"),
 				failure: { message: action.message, retryable: action.retryable },
 			}));
 		case "withdrawn":
-			return change(conversation, action.key, (turn) => closed(turn, "cancelled"));
+			return change(turns, action.key, (turn) => closed(turn, "cancelled"));
 	}
 }
 
@@ -119,16 +130,8 @@ function storedTurn(question: MessageRow, answer: MessageRow | undefined): Turn 
 	return answer.error ? { ...stored, failure: answer.error } : stored;
 }
 
-function change(conversation: Conversation, key: string, changed: (turn: Turn) => Turn): Conversation {
-	return { ...conversation, turns: conversation.turns.map((turn) => (turn.key === key ? changed(turn) : turn)) };
-}
-
-function heard(conversation: Conversation, key: string, events: Numbered[]): Conversation {
-	const begun = events.find(({ event }) => event.type === "run_start")?.event as
-		| Extract<Event, { type: "run_start" }>
-		| undefined;
-	const known = begun ? { ...conversation, sessionId: begun.content.session_id } : conversation;
-	return change(known, key, (turn) => take(turn, events));
+function change(turns: Turn[], key: string, changed: (turn: Turn) => Turn): Turn[] {
+	return turns.map((turn) => (turn.key === key ? changed(turn) : turn));
 }
 
 /** Take in events, each once, whatever is delivered again. */
@@ -151,7 +154,7 @@ export function take(turn: Turn, events: Numbered[]): Turn {
 function takeOne(turn: Turn, event: Event): Turn {
 	switch (event.type) {
 		case "run_start":
-			return { ...turn, runId: event.content.run_id };
+			return { ...turn, runId: event.content.run_id, begunAt: Date.parse(event.timestamp) };
 		case "sources":
 			return { ...turn, sources: event.content.sources };
 		case "condense_complete":
@@ -187,6 +190,14 @@ function closed(turn: Turn, status: Status): Turn {
 
 export function isOpen(turn: Turn): boolean {
 	return turn.status === "asking" || turn.status === "running";
+}
+
+/** How fast the answer came once it came; undefined where there is too little of it to say. */
+export function tokensPerSecond(turn: Turn): number | undefined {
+	const writing = turn.stages.find(({ name }) => name === "generation");
+	if (writing?.elapsedMs === undefined || turn.firstTokenMs === undefined || turn.tokens < 2) return undefined;
+	const ms = writing.elapsedMs - turn.firstTokenMs;
+	return ms > 0 ? ((turn.tokens - 1) * 1000) / ms : undefined;
 }
 
 const LABELS: Record<string, string> = {

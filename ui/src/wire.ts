@@ -19,6 +19,7 @@ SessionRow?: SessionRow
 MessagePage?: MessagePage
 DocumentPage?: DocumentPage
 WholeDocument?: WholeDocument
+SearchResult?: SearchResult
 }
 /**
  * The first event of every run, before any stage works.
@@ -353,4 +354,25 @@ id: number
 position: number
 heading: string
 text: string
+}
+export interface SearchResult {
+query: string
+method: string
+passages: Passage[]
+}
+export interface Passage {
+chunk_id: number
+document_id: string
+title: string
+text: string
+url?: (string | null)
+heading?: string
+position?: number
+score: number
+scores?: {
+[k: string]: number
+}
+metadata?: {
+[k: string]: unknown
+}
 }

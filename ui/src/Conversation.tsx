@@ -1,0 +1,93 @@
+/** Questions and answers, and the box for the next question. */
+
+import { useEffect, useRef } from "react";
+import { Answer } from "./Answer";
+import { Composer } from "./Composer";
+import { labelOf, type Turn } from "./turns";
+import type { Asking } from "./useConversations";
+
+const EXAMPLES = [
+	"What are the side effects of aripiprazole?",
+	"How does metformin work?",
+	"What is lithium used for?",
+];
+const AT_END_PX = 80;
+
+export function Conversation({ asking, opened }: { asking: Asking; opened: string | undefined }) {
+	const { turns, ask, stop, busy, problem } = asking;
+	return (
+		<>
+			<h1 className="sr-only">Conversation</h1>
+			<Turns turns={turns}>
+				{problem && (
+					<p className="notice failed" role="alert">
+						{problem}
+					</p>
+				)}
+				{turns.map((turn) => (
+					<Answer key={turn.key} turn={turn} retry={ask} />
+				))}
+				{!turns.length && !opened && <Welcome ask={ask} />}
+			</Turns>
+			<p className="sr-only" aria-live="polite">
+				{spoken(turns.at(-1))}
+			</p>
+			<Composer busy={busy} ask={ask} stop={stop} />
+		</>
+	);
+}
+
+function Welcome({ ask }: { ask(question: string): void }) {
+	return (
+		<section className="welcome">
+			<h2>Ask, and watch the answer being made</h2>
+			<p>Every answer cites the passages that it rests on.</p>
+			<ul>
+				{EXAMPLES.map((question) => (
+					<li key={question}>
+						<button type="button" onClick={() => ask(question)}>
+							{question}
+						</button>
+					</li>
+				))}
+			</ul>
+		</section>
+	);
+}
+
+/** What a screen reader is told: the stage at work, and the answer when it is whole; nothing of stored answers. */
+function spoken(turn: Turn | undefined): string {
+	if (!turn?.lastId) return "";
+	if (turn.status === "completed") return turn.text;
+	if (turn.status === "cancelled") return "Stopped.";
+	const stage = turn.stages.findLast(({ elapsedMs }) => elapsedMs === undefined);
+	return stage ? `${labelOf(stage.name)}...` : "";
+}
+
+/** Keeps the end in view while an answer grows, unless the reader has scrolled away from it. */
+function Turns({ turns, children }: { turns: Turn[]; children: React.ReactNode }) {
+	const list = useRef<HTMLDivElement>(null);
+	const following = useRef(true);
+	const last = turns.at(-1);
+	const first = turns[0]?.key;
+
+	// biome-ignore lint/correctness/useExhaustiveDependencies: another conversation, or another question, begins at its end
+	useEffect(() => {
+		following.current = true;
+	}, [first, last?.key]);
+	// biome-ignore lint/correctness/useExhaustiveDependencies: whatever changes in the last turn may make it longer
+	useEffect(() => {
+		if (following.current && list.current) list.current.scrollTop = list.current.scrollHeight;
+	}, [last]);
+
+	const scrolled = () => {
+		const { scrollHeight = 0, scrollTop = 0, clientHeight = 0 } = list.current ?? {};
+		following.current = scrollHeight - scrollTop - clientHeight < AT_END_PX;
+	};
+	return (
+		// biome-ignore lint/a11y/noNoninteractiveTabindex: what scrolls must be reached by keyboard
+		<section className="turns" aria-label="Questions and answers" ref={list} onScroll={scrolled} tabIndex={0}>
+			{children}
+		</section>
+	);
+}

@@ -1,0 +1,107 @@
+/** A search without an answer: what was found, and how each part of the retrieval judged it. */
+
+import { type FormEvent, useState } from "react";
+import { addressOf } from "./address";
+import { read, reasonOf, withBody } from "./server";
+import type { Passage, SearchResult } from "./wire";
+
+const FOUND = 10;
+const LABELS: Record<string, string> = { dense: "Meaning", lexical: "Words", fused: "Fused", reranked: "Reranked" };
+
+export function Search() {
+	const [query, setQuery] = useState("");
+	const [result, setResult] = useState<SearchResult>();
+	const [problem, setProblem] = useState<string>();
+	const [searching, setSearching] = useState(false);
+	const submit = (event: FormEvent) => {
+		event.preventDefault();
+		if (!query.trim()) return;
+		setSearching(true);
+		setProblem(undefined);
+		read<SearchResult>("/search", withBody("POST", { query, limit: FOUND }))
+			.then(setResult)
+			.catch((problem) => setProblem(reasonOf(problem)))
+			.finally(() => setSearching(false));
+	};
+	return (
+		<search>
+			<form className="search" onSubmit={submit}>
+				<input
+					type="search"
+					aria-label="Search the collection"
+					placeholder="Search the collection, and see how each part judges"
+					value={query}
+					onChange={(event) => setQuery(event.target.value)}
+				/>
+				<button type="submit" className="primary" disabled={searching || !query.trim()}>
+					Search
+				</button>
+			</form>
+			{problem && (
+				<p className="notice failed" role="alert">
+					{problem}
+				</p>
+			)}
+			<div aria-live="polite">{result && <Found result={result} />}</div>
+		</search>
+	);
+}
+
+function Found({ result }: { result: SearchResult }) {
+	if (!result.passages.length) return <p className="notice">Nothing was found.</p>;
+	const parts = Object.keys(result.passages[0]?.scores ?? {});
+	const best = new Map(parts.map((part) => [part, Math.max(...result.passages.map((p) => p.scores?.[part] ?? 0))]));
+	return (
+		<div className="table">
+			<table className="found">
+				<caption>Ordered by: {result.method}</caption>
+				<thead>
+					<tr>
+						<th>Passage</th>
+						{parts.map((part) => (
+							<th key={part} className="figure">
+								{LABELS[part] ?? part}
+							</th>
+						))}
+					</tr>
+				</thead>
+				<tbody>
+					{result.passages.map((passage) => (
+						<tr key={passage.chunk_id}>
+							<td>
+								<Place passage={passage} />
+							</td>
+							{parts.map((part) => (
+								<Score key={part} score={passage.scores?.[part]} best={best.get(part) ?? 1} />
+							))}
+						</tr>
+					))}
+				</tbody>
+			</table>
+		</div>
+	);
+}
+
+function Place({ passage }: { passage: Passage }) {
+	const place = { view: "document" as const, documentId: passage.document_id, chunk: passage.position ?? 0 };
+	return (
+		<>
+			<a href={addressOf(place)}>{passage.title}</a>
+			{passage.heading && <span className="heading"> {passage.heading}</span>}
+			<p className="snippet">{passage.text}</p>
+		</>
+	);
+}
+
+function Score({ score, best }: { score: number | undefined; best: number }) {
+	if (score === undefined) return <td className="figure">–</td>;
+	const width = best > 0 ? Math.max(0, Math.min(100, (100 * score) / best)) : 0;
+	return (
+		<td className="figure">
+			{score.toFixed(score < 10 ? 3 : 1)}
+			<div className="score" aria-hidden="true">
+				<div style={{ width: `${width}%` }} />
+			</div>
+		</td>
+	);
+}

@@ -1,0 +1,147 @@
+/** The way to everything: new conversation, collection, and the list of conversations. */
+
+import { useCallback, useEffect, useState } from "react";
+import { addressOf, type Place } from "./address";
+import { Delete, Rename } from "./dialogs";
+import icon from "./icon.svg";
+import { onKey, read, send, withBody } from "./server";
+import type { SessionPage, SessionRow } from "./wire";
+
+const LISTED = 1000;
+
+interface Props {
+	place: Place;
+	go(place: Place): void;
+	/** Begin a new conversation. */
+	begin(): void;
+	answering: string[];
+}
+
+export function Sidebar({ place, go, begin, answering }: Props) {
+	const [unfolded, unfold] = useState(false);
+	// biome-ignore lint/correctness/useExhaustiveDependencies: on a narrow page the list makes room for what was chosen
+	useEffect(() => unfold(false), [place]);
+	return (
+		<nav className={unfolded ? "sidebar unfolded" : "sidebar"} aria-label="Conversations">
+			<header>
+				<img src={icon} alt="" width="26" height="26" />
+				<span className="brand">Stagecast</span>
+				<button type="button" className="unfold" aria-expanded={unfolded} onClick={() => unfold(!unfolded)}>
+					Menu
+				</button>
+				<button type="button" onClick={begin}>
+					New
+				</button>
+			</header>
+			<div className="fold">
+				<a
+					className="entry"
+					href={addressOf({ view: "collection" })}
+					aria-current={place.view === "collection" ? "page" : undefined}
+				>
+					Collection
+				</a>
+				<Sessions place={place} go={go} answering={answering} />
+			</div>
+		</nav>
+	);
+}
+
+function Sessions({ place, go, answering }: Omit<Props, "begin">) {
+	const [sessions, setSessions] = useState<SessionRow[]>([]);
+	const [wanted, setWanted] = useState("");
+	const [version, setVersion] = useState(0);
+	const [renamed, rename] = useState<SessionRow>();
+	const [deleted, remove] = useState<SessionRow>();
+	const opened = place.view === "conversation" ? place.sessionId : undefined;
+	const again = useCallback(() => setVersion((now) => now + 1), []);
+
+	useEffect(() => onKey("known", again), [again]);
+	// biome-ignore lint/correctness/useExhaustiveDependencies: a new version, or the end of an answer, is what it is read again for
+	useEffect(() => {
+		read<SessionPage>(`/sessions?limit=${LISTED}`)
+			.then((page) => setSessions(page.sessions))
+			.catch(() => undefined); // what is shown stays
+	}, [version, answering.length, opened]);
+
+	const change = (session: SessionRow, init: RequestInit) =>
+		send(`/sessions/${encodeURIComponent(session.id)}`, init)
+			.catch(() => undefined) // the list shows what came of it
+			.finally(again);
+	const deleteIt = (session: SessionRow) => {
+		void change(session, { method: "DELETE" });
+		if (session.id === opened) go({ view: "conversation" });
+	};
+
+	const found = sessions.filter((session) => session.title.toLowerCase().includes(wanted.toLowerCase()));
+	return (
+		<>
+			<input
+				type="search"
+				aria-label="Search conversations"
+				placeholder="Search conversations"
+				value={wanted}
+				onChange={(event) => setWanted(event.target.value)}
+			/>
+			<ul>
+				{found.map((session) => (
+					<SessionEntry
+						key={session.id}
+						session={session}
+						opened={session.id === opened}
+						answering={answering.includes(session.id)}
+						rename={() => rename(session)}
+						remove={() => remove(session)}
+					/>
+				))}
+			</ul>
+			{sessions.length > 0 && !found.length && <p className="soft">No conversation has this title.</p>}
+			{renamed && (
+				<Rename
+					title={renamed.title}
+					renamed={(title) => void change(renamed, withBody("PATCH", { title }))}
+					close={() => rename(undefined)}
+				/>
+			)}
+			{deleted && (
+				<Delete
+					what={`“${deleted.title}” with all its questions and answers.`}
+					deleted={() => deleteIt(deleted)}
+					close={() => remove(undefined)}
+				/>
+			)}
+		</>
+	);
+}
+
+interface EntryProps {
+	session: SessionRow;
+	opened: boolean;
+	answering: boolean;
+	rename(): void;
+	remove(): void;
+}
+
+function SessionEntry({ session, opened, answering, rename, remove }: EntryProps) {
+	const id = `title-${session.id}`;
+	return (
+		<li className={opened ? "opened" : ""}>
+			<a
+				className="entry"
+				id={id}
+				title={session.title}
+				href={addressOf({ view: "conversation", sessionId: session.id })}
+				aria-current={opened ? "page" : undefined}
+			>
+				{answering && <span className="pulse" role="img" aria-label="Answering" />}
+				{session.title}
+			</a>
+			<button type="button" className="icon" aria-label="Rename" aria-describedby={id} onClick={rename}>
+				✎
+			</button>
+			<button type="button" className="icon" aria-label="Delete" aria-describedby={id} onClick={remove}>
+				✕
+			</button>
+		</li>
+	);
+}

@@ -1,0 +1,164 @@
+/** Files brought into the collection: dropped or chosen, sent, and followed until they can be searched. */
+
+import { type DragEvent, useRef, useState } from "react";
+import { reasonOf, send, sendForm } from "./server";
+import { follow } from "./stream";
+import type { Numbered } from "./turns";
+
+const KINDS = ".md,.markdown,.txt,.html,.htm,.pdf,.jsonl,.ndjson,.gz";
+
+interface Failure {
+	path: string;
+	reason: string;
+}
+
+/** An upload under way, or what came of it. */
+interface Progress {
+	key: number;
+	name: string;
+	/** Share of the bytes that has left, 0 to 1. */
+	sent: number;
+	done: number;
+	total: number;
+	stored: number;
+	unchanged: number;
+	failures: Failure[];
+	ended: boolean;
+	problem?: string;
+}
+
+export function Upload({ changed }: { changed(): void }) {
+	const [uploads, setUploads] = useState<Progress[]>([]);
+	const [over, setOver] = useState(false);
+	const input = useRef<HTMLInputElement>(null);
+
+	const begin = (files: File[]) => {
+		if (!files.length) return;
+		const begun = newProgress(files);
+		setUploads((now) => [begun, ...now]);
+		const update = (change: (progress: Progress) => Progress) =>
+			setUploads((now) => now.map((each) => (each.key === begun.key ? change(each) : each)));
+		void upload(files, update).finally(changed);
+	};
+	const drop = (event: DragEvent) => {
+		event.preventDefault();
+		setOver(false);
+		begin([...event.dataTransfer.files]);
+	};
+	return (
+		<section aria-label="Upload">
+			{/* biome-ignore lint/a11y/noStaticElementInteractions: the button in it does the same by keyboard */}
+			<div
+				className={over ? "drop over" : "drop"}
+				onDragOver={(event) => {
+					event.preventDefault();
+					setOver(true);
+				}}
+				onDragLeave={() => setOver(false)}
+				onDrop={drop}
+			>
+				<button type="button" onClick={() => input.current?.click()}>
+					Add files
+				</button>
+				<span>or drop them here: Markdown, text, HTML, PDF, JSON lines</span>
+				<input
+					ref={input}
+					type="file"
+					multiple
+					hidden
+					accept={KINDS}
+					aria-label="Files"
+					onChange={(event) => {
+						begin([...(event.target.files ?? [])]);
+						event.target.value = "";
+					}}
+				/>
+			</div>
+			<ul className="uploads" aria-live="polite">
+				{uploads.map((progress) => (
+					<UploadEntry key={progress.key} progress={progress} />
+				))}
+			</ul>
+		</section>
+	);
+}
+
+function UploadEntry({ progress }: { progress: Progress }) {
+	const { name, ended, failures, problem } = progress;
+	return (
+		<li>
+			<span>{name}</span> <span className="soft">{stateOf(progress)}</span>
+			{!ended && <progress aria-label={`Progress of ${name}`} value={shareOf(progress)} max={1} />}
+			{problem && (
+				<p className="notice failed" role="alert">
+					{problem}
+				</p>
+			)}
+			{failures.length > 0 && (
+				<ul className="failed">
+					{failures.map(({ path, reason }) => (
+						<li key={`${path} ${reason}`}>
+							{path} {reason}
+						</li>
+					))}
+				</ul>
+			)}
+		</li>
+	);
+}
+
+function stateOf({ ended, sent, done, total, stored, unchanged, failures, problem }: Progress): string {
+	if (ended) {
+		const parts = [
+			stored && `${stored} added`,
+			unchanged && `${unchanged} unchanged`,
+			failures.length && `${failures.length} failed`,
+		];
+		return parts.filter(Boolean).join(", ") || (problem ? "failed" : "nothing in it");
+	}
+	return sent < 1 ? `sending, ${Math.round(100 * sent)} %` : `${done} of ${total} read`;
+}
+
+/** Sending is the first tenth of the way. */
+function shareOf({ sent, done, total }: Progress): number {
+	return 0.1 * sent + 0.9 * (total ? done / total : 0);
+}
+
+let uploaded = 0;
+
+function newProgress(files: File[]): Progress {
+	const name = files.length === 1 ? (files[0]?.name ?? "") : `${files.length} files`;
+	const nothing = { sent: 0, done: 0, total: files.length, stored: 0, unchanged: 0, failures: [] };
+	return { key: ++uploaded, name, ...nothing, ended: false };
+}
+
+async function upload(files: File[], update: (change: (progress: Progress) => Progress) => void): Promise<void> {
+	const form = new FormData();
+	for (const file of files) form.append("file", file);
+	const heard = (events: Numbered[]) => update((progress) => events.reduce(take, progress));
+	try {
+		const job = await sendForm<{ job_id: string }>("/documents", form, (sent) => update((now) => ({ ...now, sent })));
+		update((now) => ({ ...now, sent: 1 }));
+		const leave = new AbortController();
+		const begin = () => send(`/jobs/${job.job_id}/events`);
+		await follow(begin, { heard, brokeOff: () => undefined }, leave.signal);
+	} catch (problem) {
+		update((now) => ({ ...now, problem: reasonOf(problem) }));
+	} finally {
+		update((now) => ({ ...now, ended: true }));
+	}
+}
+
+/** Take in an event of the job. */
+function take(progress: Progress, { event }: Numbered): Progress {
+	switch (event.type) {
+		case "ingestion_progress": {
+			const { failures, ...counts } = event.content as Progress;
+			return { ...progress, ...counts, failures: [...progress.failures, ...failures] };
+		}
+		case "error":
+			return { ...progress, problem: (event.content as { message: string }).message };
+		default:
+			return progress;
+	}
+}

@@ -1,0 +1,58 @@
+/** The passage behind a source, and the words of it that an answer took. */
+
+import { read } from "./server";
+import type { ChunkRow, Source, WholeDocument } from "./wire";
+
+/** Letters by which two forms of a word are known to be the same. */
+const STEM = 5;
+const SHORTEST = 4;
+
+const documents = new Map<string, Promise<WholeDocument>>();
+
+/** Read a document, once for as long as the collection stays as it is. */
+export function documentOf(id: string): Promise<WholeDocument> {
+	const known = documents.get(id);
+	if (known) return known;
+	const address = `/documents/${id.split("/").map(encodeURIComponent).join("/")}`;
+	const asked = read<WholeDocument>(address).catch((problem) => {
+		documents.delete(id);
+		throw problem;
+	});
+	documents.set(id, asked);
+	return asked;
+}
+
+/** The collection has changed. */
+export function forgetDocuments(): void {
+	documents.clear();
+}
+
+/** The chunk that a source was cut from; undefined when the document was changed since. */
+export function chunkOf(document: WholeDocument, source: Source): ChunkRow | undefined {
+	const begin = source.snippet.replace(/…$/, "");
+	return document.chunks.find(({ text }) => text.split(/\s+/).filter(Boolean).join(" ").startsWith(begin));
+}
+
+/** The stems of all words in sentences of the answer that cite source `n`. */
+export function citedStems(answer: string, n: number): Set<string> {
+	const words = sentencesOf(answer)
+		.filter((sentence) => sentence.includes(`[${n}]`))
+		.flatMap((sentence) => sentence.match(/[\p{L}\p{N}]+/gu) ?? [])
+		.filter((word) => word.length >= SHORTEST || /\d\D|\d\d/.test(word));
+	return new Set(words.map(stemOf));
+}
+
+export function stemOf(word: string): string {
+	return word.toLowerCase().slice(0, STEM);
+}
+
+/** Citations behind a full stop belong to the sentence before them. */
+function sentencesOf(text: string): string[] {
+	const sentences: string[] = [];
+	for (const { segment } of new Intl.Segmenter("en", { granularity: "sentence" }).segment(text)) {
+		const behind = /^(\s*\[\d{1,2}\])+[.,;]?/.exec(segment)?.[0] ?? "";
+		const before = sentences.pop() ?? "";
+		sentences.push(before + behind, segment.slice(behind.length));
+	}
+	return sentences;
+}

@@ -1,0 +1,174 @@
+/** Conversations on the page: asking, stopping, coming back, and the events of each run, a frame's worth at a time. */
+
+import { useCallback, useEffect, useReducer, useRef, useState } from "react";
+import { onKey, Refused, read, reasonOf, send, withBody } from "./server";
+import { follow } from "./stream";
+import { isOpen, type Numbered, reduce, type Turn, turnsOf } from "./turns";
+import type { ChatRequest, MessagePage, MessageRow } from "./wire";
+
+const PAGE = 1000;
+/** A page that is not seen has no frames. */
+const FRAME_MS = 250;
+const NONE: Turn[] = [];
+
+interface Reader {
+	sessionId: string;
+	key: string;
+	leave: AbortController;
+	/** The question was taken back; its run is stopped as soon as its id is known. */
+	stopped: boolean;
+	runId?: string | undefined;
+	ended: Promise<void>;
+}
+
+export interface Asking {
+	turns: Turn[];
+	ask(question: string): void;
+	stop(): void;
+	/** Put what is on the page away, and begin a new conversation. */
+	begin(): void;
+	busy: boolean;
+	/** The conversations that are being answered, the one on the page or not. */
+	answering: string[];
+	/** Why the conversation could not be opened. */
+	problem: string | undefined;
+}
+
+/**
+ * The conversation `opened`, or a new one, which has its address (`begun`) once the server has taken its first question.
+ *
+ * Answers go on, and are read on, while another conversation is on the page.
+ */
+export function useConversations(opened: string | undefined, begun: (sessionId: string) => void): Asking {
+	const [all, dispatch] = useReducer(reduce, {});
+	const [draft, setDraft] = useState(newKey);
+	const [problem, setProblem] = useState<string>();
+	const [attempt, setAttempt] = useState(0);
+	const readers = useRef(new Set<Reader>());
+	const shown = opened ?? draft;
+	const turns = all[shown] ?? NONE;
+	const known = useRef(all);
+	known.current = all;
+
+	const watch = useCallback((sessionId: string, key: string, begin: (signal: AbortSignal) => Promise<Response>) => {
+		const leave = new AbortController();
+		const { signal } = leave;
+		const reader: Reader = { sessionId, key, leave, stopped: false, ended: Promise.resolve() };
+		readers.current.add(reader);
+		const heard = byFrame((events) => {
+			if (signal.aborted) return;
+			dispatch({ type: "heard", sessionId, key, events });
+			const unknown = reader.runId === undefined;
+			reader.runId ??= runIdOf(events);
+			if (reader.stopped && unknown && reader.runId) cancel(reader);
+		});
+		const brokeOff = () => dispatch({ type: "broke_off", sessionId, key });
+		reader.ended = follow(() => begin(signal), { heard, brokeOff }, signal)
+			.catch((problem) => {
+				if (reader.stopped) return;
+				const retryable = !(problem instanceof Refused) || problem.passing;
+				dispatch({ type: "gave_up", sessionId, key, message: reasonOf(problem), retryable });
+			})
+			.finally(() => readers.current.delete(reader));
+	}, []);
+
+	const isTaken = opened === undefined && turns.some((turn) => turn.runId !== undefined);
+	useEffect(() => {
+		if (!isTaken) return;
+		begun(draft);
+		setDraft(newKey());
+	}, [isTaken, draft, begun]);
+
+	useEffect(() => onKey("known", () => setAttempt((now) => now + 1)), []);
+
+	// biome-ignore lint/correctness/useExhaustiveDependencies: what was refused is tried again with another key
+	useEffect(() => {
+		setProblem(undefined);
+		dispatch({ type: "shown", sessionId: shown });
+		if (opened === undefined || known.current[opened]) return;
+		const left = new AbortController();
+		void messagesOf(opened, left.signal)
+			.then((messages) => {
+				const stored = turnsOf(messages);
+				dispatch({ type: "opened", sessionId: opened, turns: stored });
+				for (const { key } of stored.filter(isOpen)) {
+					watch(opened, key, (signal) => send(`/runs/${key}/events`, { signal }));
+				}
+			})
+			.catch((problem: Error) => left.signal.aborted || setProblem(reasonOf(problem)));
+		return () => left.abort();
+	}, [opened, shown, watch, attempt]);
+
+	const ask = useCallback(
+		(question: string) => {
+			const key = newKey();
+			const body: ChatRequest = { message: question, session_id: shown, on_disconnect: "continue" };
+			const request = withBody("POST", body);
+			const headers = { ...request.headers, Accept: "text/event-stream", "Idempotency-Key": key };
+			dispatch({ type: "asked", sessionId: shown, key, question });
+			const stopped = [...readers.current].filter((reader) => reader.stopped && reader.sessionId === shown);
+			watch(shown, key, async (signal) => {
+				await Promise.all(stopped.map((reader) => reader.ended)); // a session answers one question at a time
+				return send("/chat", { ...request, headers, signal });
+			});
+		},
+		[shown, watch],
+	);
+
+	const stop = useCallback(() => {
+		for (const reader of readers.current) {
+			if (reader.sessionId !== shown) continue;
+			reader.stopped = true;
+			dispatch({ type: "withdrawn", sessionId: shown, key: reader.key });
+			if (reader.runId) cancel(reader);
+		}
+	}, [shown]);
+
+	const begin = useCallback(() => setDraft(newKey()), []);
+	const answering = Object.keys(all).filter((id) => all[id]?.some(isOpen));
+	return { turns, ask, stop, begin, busy: turns.some(isOpen), answering, problem };
+}
+
+async function messagesOf(sessionId: string, signal: AbortSignal): Promise<MessageRow[]> {
+	const address = `/sessions/${encodeURIComponent(sessionId)}/messages?limit=${PAGE}`;
+	const messages: MessageRow[] = [];
+	for (;;) {
+		const page = await read<MessagePage>(`${address}&offset=${messages.length}`, { signal });
+		messages.push(...page.messages);
+		if (messages.length >= page.total || !page.messages.length) return messages;
+	}
+}
+
+function cancel(reader: Reader): void {
+	void send(`/runs/${reader.runId}/cancel`, { method: "POST" })
+		.catch(() => undefined) // whoever left is missed after a while
+		.finally(() => reader.leave.abort());
+}
+
+/** `randomUUID` is only there on this machine and over TLS. */
+function newKey(): string {
+	return Array.from(crypto.getRandomValues(new Uint8Array(16)), (byte) => byte.toString(16).padStart(2, "0")).join("");
+}
+
+function runIdOf(events: Numbered[]): string | undefined {
+	const start = events.find(({ event }) => event.type === "run_start");
+	return (start?.event.content as { run_id: string } | undefined)?.run_id;
+}
+
+/** Collect what comes within one frame. */
+function byFrame(take: (events: Numbered[]) => void): (events: Numbered[]) => void {
+	let waiting: Numbered[] = [];
+	const flush = () => {
+		if (!waiting.length) return;
+		const events = waiting;
+		waiting = [];
+		take(events);
+	};
+	return (events) => {
+		const idle = waiting.length === 0;
+		waiting.push(...events);
+		if (!idle) return;
+		requestAnimationFrame(flush);
+		window.setTimeout(flush, FRAME_MS);
+	};
+}
