@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -74,6 +75,16 @@ def clean_environment(**settings):
         if not k.startswith("STAGECAST_") and k not in {"LOG_LEVEL", "OPENAI_API_KEY"}
     }
     return kept | {f"STAGECAST_{name.upper()}": str(value) for name, value in settings.items()}
+
+
+def installed(folder, module, entry_points):
+    """Make a module an installed distribution with entry points, in a folder for ``PYTHONPATH``; return the folder."""
+    shutil.copy(module, folder)
+    metadata = folder / f"{module.stem}-0.dist-info"
+    metadata.mkdir()
+    (metadata / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {module.stem}\nVersion: 0\n")
+    (metadata / "entry_points.txt").write_text(entry_points)
+    return folder
 
 
 @pytest.fixture(scope="session")

@@ -3,6 +3,7 @@
 import re
 import time
 
+import httpx
 import pytest
 from playwright.sync_api import expect
 
@@ -130,7 +131,12 @@ def test_a_link_opens_a_conversation_with_its_sources(browsing, llm_server):
     expect(answer(other)).to_contain_text("far end")
     other.get_by_role("button", name="Source 1").click()
     expect(other.locator("blockquote")).to_contain_text("aripiprazole")
-    screenshot(other, "cited")
+    other.get_by_role("link", name="Open document").click()
+    expect(other.get_by_role("heading", level=1)).to_have_text("Aripiprazole")
+    expect(other.get_by_role("region", name="Passage")).to_be_in_viewport()
+    expect(other.get_by_role("region", name="Passage")).to_contain_text("nausea")
+    other.go_back()
+    expect(answer(other)).to_contain_text("far end")
 
 
 def listed(page, title):
@@ -153,3 +159,119 @@ def test_conversations_are_found_renamed_and_deleted(browsing, llm_server):
     page.get_by_role("alertdialog").get_by_role("button", name="Delete").click()
     expect(listed(page, "another title")).to_have_count(0)
     assert page.locator("article").count() == 0
+
+
+def test_a_pointer_over_a_citation_shows_the_passage_with_the_cited_words_marked(browsing, server):
+    page = opened(browsing, server)
+    ask(page, QUESTION)
+    expect(page.get_by_role("button", name="Send")).to_be_visible()
+    page.get_by_role("button", name="Source 1").first.hover()
+    expect(page.get_by_role("dialog")).to_contain_text("Aripiprazole")
+    marked = page.locator("mark").all_inner_texts()
+    said = answer(page).inner_text().lower()
+    assert len(marked) >= 3
+    assert all(word[:5].lower() in said for word in marked)
+    page.mouse.move(5, 5)
+    expect(page.get_by_role("dialog")).to_have_count(0)
+
+
+def test_times_of_an_answer_are_shown_now_and_when_its_conversation_is_opened_again(browsing, llm_server):
+    page = opened(browsing, llm_server)
+    ask(page, "aripiprazole, how long does it take?")
+    shown = page.get_by_role("figure", name="Times")
+    page.get_by_role("button", name="Times").click()
+    expect(shown.get_by_role("row")).to_have_count(4)
+    expect(shown).to_contain_text("7 tokens")
+    told = shown.inner_text()
+    page.reload()
+    page.get_by_role("button", name="Times").click()
+    expect(shown).to_contain_text("7 tokens")
+    assert shown.inner_text() == told
+
+
+def test_an_answer_goes_on_while_another_conversation_is_on_the_page(browsing, llm_server):
+    page = opened(browsing, llm_server)
+    again = []
+    page.on("request", lambda request: again.append(request.url) if "/runs/" in request.url else None)
+    ask(page, "llm:slow in the background")
+    expect(answer(page)).to_contain_text("w2")
+    page.get_by_role("button", name="New").click()
+    ask(page, "aripiprazole in the foreground")
+    expect(answer(page)).to_contain_text("far end")
+    expect(listed(page, "in the background").get_by_label("Answering")).to_be_visible()
+    page.get_by_role("link", name="Collection").click()
+    expect(page.get_by_role("heading", name="Collection")).to_be_visible()
+    listed(page, "in the background").get_by_role("link").click()
+    expect(page.get_by_role("button", name="Stop")).to_be_visible()
+    expect(answer(page)).to_contain_text("w199", timeout=20_000)
+    assert answer(page).inner_text().strip() == WHOLE
+    expect(listed(page, "in the background").get_by_label("Answering")).to_have_count(0)
+    assert again == []
+
+
+def test_an_answer_and_its_code_can_be_copied(browsing, llm_server):
+    browsing.grant_permissions(["clipboard-read", "clipboard-write"])
+    page = opened(browsing, llm_server)
+    ask(page, "aripiprazole to be copied")
+    page.get_by_role("button", name="Copy answer").click()
+    expect(page.get_by_role("button", name="Copy answer")).to_have_text("Copied")
+    assert page.evaluate("navigator.clipboard.readText()") == "Hello from the far end [1]."
+
+
+def test_the_end_is_followed_unless_the_reader_scrolls_away(browsing, llm_server):
+    page = opened(browsing, llm_server)
+    page.set_viewport_size({"width": 360, "height": 420})
+    turns = page.get_by_label("Questions and answers")
+    away = "element => element.scrollHeight - element.scrollTop - element.clientHeight"
+    ask(page, "llm:slow followed")
+    expect(answer(page)).to_contain_text("w120")
+    assert turns.evaluate(away) < 5
+    turns.evaluate("element => element.scrollTo(0, 0)")
+    expect(answer(page)).to_contain_text("w199")
+    assert turns.evaluate("element => element.scrollTop") == 0
+
+
+def test_a_first_question_that_was_refused_makes_room_for_a_new_conversation(browsing, llm_server):
+    page = opened(browsing, llm_server)
+    page.route("**/chat", lambda route: route.fulfill(status=503, json={"detail": "The server is full."}))
+    ask(page, "refused")
+    expect(page.get_by_role("alert")).to_contain_text("The server is full.")
+    page.unroute("**/chat")
+    page.get_by_role("button", name="Retry").click()
+    expect(answer(page)).to_contain_text("far end")
+    page.get_by_role("button", name="New").click()
+    expect(page.locator("article")).to_have_count(0)
+    browsing.complaints[:] = [said for said in browsing.complaints if "503" not in said]
+
+
+def test_a_conversation_opened_by_a_link_is_there_once_the_key_is_given(
+    browsing, start_server, sample_database, server
+):
+    locked = start_server(database_url=sample_database, api_keys="linked:a-key-for-a-link")
+    headers = {"Authorization": "Bearer a-key-for-a-link"}
+    body = {"message": QUESTION, "session_id": "linked-session", "stream": False}
+    assert httpx.post(f"{locked.url}/chat", json=body, headers=headers).status_code == 200
+    page = opened(browsing, locked, "/#/session/linked-session")
+    page.get_by_role("textbox", name="Key").fill("a-key-for-a-link")
+    page.get_by_role("button", name="Go on").click()
+    expect(answer(page)).to_contain_text("aripiprazole")
+    expect(page.get_by_role("alert")).to_have_count(0)
+    browsing.complaints[:] = [said for said in browsing.complaints if "401" not in said]
+
+
+def test_events_are_logged_for_those_who_ask_for_it(browsing, llm_server):
+    page = opened(browsing, llm_server)
+    said = []
+    page.on("console", lambda message: said.append(message.text))
+    ask(page, "aripiprazole in silence")
+    expect(answer(page)).to_contain_text("far end")
+    expect(page.get_by_role("button", name="Send")).to_be_visible()
+    assert said == []
+    page.evaluate("localStorage.setItem('DEBUG_STREAMING', 'true')")
+    ask(page, "aripiprazole aloud")
+    expect(page.locator("article")).to_have_count(2)
+    expect(answer(page)).to_contain_text("far end")
+    expect(page.get_by_role("button", name="Send")).to_be_visible()
+    assert said[0].startswith("#1 run_start")
+    assert said[-1].split()[1] == "done"
+    assert sum(" token " in line for line in said) == 7

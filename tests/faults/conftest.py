@@ -2,12 +2,12 @@
 
 import asyncio
 import json
-import shutil
 import time
 from pathlib import Path
 
 import pytest
 
+from tests.conftest import installed
 from tests.faults.invariants import check_every_run, check_nothing_left
 from tests.faults.postgres import until
 
@@ -18,13 +18,7 @@ STAGES = "trouble,retrieval,reranking,generation"
 @pytest.fixture(scope="session")
 def trouble_site(tmp_path_factory):
     """Lend a folder with the troublesome stage as an installed distribution."""
-    site = tmp_path_factory.mktemp("site")
-    shutil.copy(Path(__file__).parent / "stagecast_trouble.py", site)
-    metadata = site / "stagecast_trouble-0.dist-info"
-    metadata.mkdir()
-    (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: stagecast-trouble\nVersion: 0\n")
-    (metadata / "entry_points.txt").write_text(ENTRY_POINTS)
-    return site
+    return installed(tmp_path_factory.mktemp("site"), Path(__file__).parent / "stagecast_trouble.py", ENTRY_POINTS)
 
 
 @pytest.fixture(scope="session")

@@ -16,8 +16,9 @@ export function Composer({ busy, ask, stop }: Props) {
 
 	useEffect(() => {
 		if (!busy) {
-			if (document.activeElement === document.body) box.current?.focus(); // whoever reads elsewhere stays there
-			return;
+			const { activeElement, body } = document;
+			if (activeElement === body || box.current?.form?.contains(activeElement)) box.current?.focus();
+			return; // whoever reads elsewhere stays there
 		}
 		const stopByKey = (event: globalThis.KeyboardEvent) => {
 			if (event.key === "Escape" && !document.querySelector("[role=dialog], [role=alertdialog]")) stop();

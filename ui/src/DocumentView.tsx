@@ -69,7 +69,9 @@ function Body({ document, chunk }: { document: WholeDocument; chunk: number | un
 	const passage = useRef<HTMLElement>(null);
 	const [before, wanted, behind] = cut(document, chunk);
 	// biome-ignore lint/correctness/useExhaustiveDependencies: another passage is another place to scroll to
-	useEffect(() => passage.current?.scrollIntoView({ block: "center" }), [chunk]);
+	useEffect(() => {
+		passage.current?.scrollIntoView({ block: "center" });
+	}, [chunk]);
 	return (
 		<div className="text" dir="auto">
 			<Markdown text={before} />
@@ -84,7 +86,8 @@ function Body({ document, chunk }: { document: WholeDocument; chunk: number | un
 }
 
 /** The text before the passage, the passage, and the text behind it; a passage is in its document word for word. */
-function cut({ text, chunks }: WholeDocument, position: number | undefined): [string, string, string] {
+function cut({ title, text: whole, chunks }: WholeDocument, position: number | undefined): [string, string, string] {
+	const text = whole.startsWith(`# ${title}\n`) ? whole.slice(title.length + 3) : whole; // it stands above already
 	const wanted = chunks.find((chunk) => chunk.position === position)?.text;
 	const at = wanted ? text.indexOf(wanted) : -1;
 	if (!wanted || at < 0) return [text, "", ""];

@@ -28,7 +28,13 @@ export function PassageTrigger({ handle, n, title }: TriggerProps) {
 			className={title ? "source" : "citation"}
 			aria-label={title ? undefined : `Source ${n}`}
 		>
-			{title ? <b>{n}</b> : `[${n}]`} {title}
+			{title ? (
+				<>
+					<b>{n}</b> {title}
+				</>
+			) : (
+				`[${n}]`
+			)}
 		</Popover.Trigger>
 	);
 }

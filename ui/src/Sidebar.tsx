@@ -136,12 +136,14 @@ function SessionEntry({ session, opened, answering, rename, remove }: EntryProps
 				{answering && <span className="pulse" role="img" aria-label="Answering" />}
 				{session.title}
 			</a>
-			<button type="button" className="icon" aria-label="Rename" aria-describedby={id} onClick={rename}>
-				✎
-			</button>
-			<button type="button" className="icon" aria-label="Delete" aria-describedby={id} onClick={remove}>
-				✕
-			</button>
+			<span className="changes">
+				<button type="button" className="icon" aria-label="Rename" aria-describedby={id} onClick={rename}>
+					✎
+				</button>
+				<button type="button" className="icon" aria-label="Delete" aria-describedby={id} onClick={remove}>
+					✕
+				</button>
+			</span>
 		</li>
 	);
 }
