@@ -21,6 +21,7 @@ import struct
 import threading
 import time
 from email.utils import formatdate
+from itertools import cycle, islice
 
 STANDALONE = "What are the side effects of aripiprazole in children?"
 TOKENS = ["Hello", " from", " the", " far", " end", " [1]", "."]
@@ -28,6 +29,15 @@ SECRET = "secret upstream text"
 ODD_TEXT = "\ufeffA\u2028B\u2029C\r\nD\u202eE\u2066F\x85G\x0b\x0c\x1eH"
 """A byte order mark, every separator of lines that some parser knows, and marks that turn the direction of writing."""
 BIG = "0123456789abcde " * 65_536
+MARKDOWN = re.findall(
+    r"\s*\S+\n*",
+    "## How it works\n\nIt **steadies** the mood within *two* weeks [1], see `dose` below, and is "
+    + "taken with food by most people who need it " * 6
+    + "[2].\n\n- once a day [1]\n- with **water**\n- never with `grapefruit`\n\n"
+    "| week | dose | level |\n|---|---|---|\n| 1 | 300 mg | low |\n| 2 | 600 mg | *even* |\n\n"
+    "```python\nfor week in range(2):\n    take(dose[week])\n```\n\n",
+)
+"""Tokens of an answer with everything that people write."""
 LENGTH = re.compile(rb"content-length: *(\d+)", re.IGNORECASE)
 MODE = re.compile(r"llm:([a-z]+)(\d*)(?:ra(\w+))?")
 HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n%b\r\n\r\n"
@@ -173,6 +183,15 @@ class Answers:
         for n in range(200):
             await self._say(f" w{n}")
             await asyncio.sleep(0.02)
+        await self._finish()
+
+    async def brisk(self):
+        """Two thousand tokens of Markdown, 200 a second."""
+        due = time.monotonic()
+        for token in islice(cycle(MARKDOWN), 2000):
+            due += 0.005
+            await asyncio.sleep(due - time.monotonic())
+            await self._say(token)
         await self._finish()
 
     async def stamped(self):

@@ -58,8 +58,8 @@ function Table({ documents, remove }: { documents: DocumentRow[]; remove(documen
 					<tr>
 						<th>Title</th>
 						<th className="figure">Size</th>
-						<th className="figure">Passages</th>
-						<th>Changed</th>
+						<th className="figure minor">Passages</th>
+						<th className="minor">Changed</th>
 						<th>
 							<span className="sr-only">Delete</span>
 						</th>
@@ -72,8 +72,8 @@ function Table({ documents, remove }: { documents: DocumentRow[]; remove(documen
 								<a href={addressOf({ view: "document", documentId: document.id })}>{document.title}</a>
 							</td>
 							<td className="figure">{shownSize(document.size_bytes)}</td>
-							<td className="figure">{document.chunk_count}</td>
-							<td>{shownDate(document.updated_at)}</td>
+							<td className="figure minor">{document.chunk_count}</td>
+							<td className="minor">{shownDate(document.updated_at)}</td>
 							<td>
 								<button
 									type="button"

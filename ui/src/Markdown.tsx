@@ -6,7 +6,7 @@ import ReactMarkdown, { type Components, type Options } from "react-markdown";
 import remarkGfm from "remark-gfm";
 import remend from "remend";
 import { Copy } from "./Copy";
-import { stemOf } from "./passages";
+import { piecesOf } from "./passages";
 
 /** What a click on a link does. */
 export const Follow = createContext<(address: string) => void>(() => undefined);
@@ -114,8 +114,11 @@ function citations() {
 
 /** Mark the words that have one of these stems. */
 function marking(stems: ReadonlySet<string>) {
-	return (tree: Tree) =>
-		findAndReplace(tree, [/[\p{L}\p{N}]+/gu, (word: string) => stems.has(stemOf(word)) && named("mark", word)]);
+	const replaced = (text: string) =>
+		piecesOf(text, stems).map((piece) =>
+			piece.marked ? named("mark", piece.text) : { type: "text" as const, value: piece.text },
+		);
+	return (tree: Tree) => findAndReplace(tree, [/.+/gs, replaced]);
 }
 
 function named(hName: string, value: string) {

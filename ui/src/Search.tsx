@@ -72,7 +72,12 @@ function Found({ result }: { result: SearchResult }) {
 								<Place passage={passage} />
 							</td>
 							{parts.map((part) => (
-								<Score key={part} score={passage.scores?.[part]} best={best.get(part) ?? 1} />
+								<Score
+									key={part}
+									part={LABELS[part] ?? part}
+									score={passage.scores?.[part]}
+									best={best.get(part) ?? 1}
+								/>
 							))}
 						</tr>
 					))}
@@ -93,11 +98,14 @@ function Place({ passage }: { passage: Passage }) {
 	);
 }
 
-function Score({ score, best }: { score: number | undefined; best: number }) {
+function Score({ part, score, best }: { part: string; score: number | undefined; best: number }) {
 	if (score === undefined) return <td className="figure">–</td>;
 	const width = best > 0 ? Math.max(0, Math.min(100, (100 * score) / best)) : 0;
 	return (
 		<td className="figure">
+			<span className="part" aria-hidden="true">
+				{part}
+			</span>
 			{score.toFixed(score < 10 ? 3 : 1)}
 			<div className="score" aria-hidden="true">
 				<div style={{ width: `${width}%` }} />

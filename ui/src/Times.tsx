@@ -1,18 +1,23 @@
 /** Where the time of an answer went: its stages one below the other, first token, tokens a second. */
 
-import { useEffect, useState } from "react";
+import { useEffect, useRef, useState } from "react";
 import { reasonOf, send } from "./server";
 import { follow } from "./stream";
 import { labelOf, newTurn, type Stage, type Turn, take, tokensPerSecond } from "./turns";
 
 export function Times({ turn }: { turn: Turn }) {
 	const { timed, problem } = useTimed(turn);
+	const figure = useRef<HTMLElement>(null);
+	const isThere = timed !== undefined;
+	useEffect(() => {
+		if (isThere) figure.current?.scrollIntoView({ block: "nearest" });
+	}, [isThere]);
 	if (problem) return <p className="notice">{problem}</p>;
 	if (!timed) return <p className="notice">Reading the run…</p>;
 	const total =
 		timed.elapsedMs ?? Math.max(1, ...timed.stages.map((stage) => offsetOf(stage, timed) + (stage.elapsedMs ?? 0)));
 	return (
-		<figure className="times" aria-label="Times">
+		<figure className="times" aria-label="Times" ref={figure}>
 			<table>
 				<thead className="sr-only">
 					<tr>

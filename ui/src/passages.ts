@@ -46,6 +46,36 @@ export function stemOf(word: string): string {
 	return word.toLowerCase().slice(0, STEM);
 }
 
+export interface Piece {
+	text: string;
+	marked: boolean;
+}
+
+/** Cut a text where words with these stems begin and end; short words between two of them are marked with them. */
+export function piecesOf(text: string, stems: ReadonlySet<string>): Piece[] {
+	const pieces: Piece[] = [];
+	let run = "";
+	let between = "";
+	const close = () => {
+		if (run) pieces.push({ text: run, marked: true });
+		if (between) pieces.push({ text: between, marked: false });
+		run = between = "";
+	};
+	for (const part of text.match(/[\p{L}\p{N}]+|[^\p{L}\p{N}]+/gu) ?? []) {
+		if (stems.has(stemOf(part))) {
+			if (run) run += between;
+			else close();
+			run += part;
+			between = "";
+		} else {
+			between += part;
+			if (/[.!?:;]/.test(part) || (part.length >= SHORTEST && /\p{L}/u.test(part))) close();
+		}
+	}
+	close();
+	return pieces;
+}
+
 /** Citations behind a full stop belong to the sentence before them. */
 function sentencesOf(text: string): string[] {
 	const sentences: string[] = [];

@@ -1,7 +1,7 @@
 import { expect, test } from "vitest";
 import { addressOf, type Place, placeOf } from "../src/address";
 import { blocksOf } from "../src/Markdown";
-import { chunkOf, citedStems, stemOf } from "../src/passages";
+import { chunkOf, citedStems, piecesOf, stemOf } from "../src/passages";
 import type { Source, WholeDocument } from "../src/wire";
 
 test("the words of the sentences that cite a source are found, a citation behind the full stop included", () => {
@@ -10,6 +10,16 @@ test("the words of the sentences that cite a source are found, a citation behind
 	expect(citedStems(answer, 2)).toEqual(new Set(["lithi", "stead"]).add("mood"));
 	expect(citedStems(answer, 4)).toEqual(new Set());
 	expect(stemOf("Treated")).toBe(stemOf("treats"));
+});
+
+test("words of a sentence are marked in one piece, with the short words between them, and no text is lost", () => {
+	const text = "The most common side effects of it are nausea, headache. Others are rare.";
+	const pieces = piecesOf(text, citedStems("Side effects are nausea and headaches [1].", 1));
+	expect(pieces.filter(({ marked }) => marked).map((piece) => piece.text)).toEqual([
+		"side effects of it are nausea, headache",
+	]);
+	expect(pieces.map((piece) => piece.text).join("")).toBe(text);
+	expect(piecesOf("", new Set(["x"]))).toEqual([]);
 });
 
 test("the chunk of a source is found by its beginning, however its lines were broken", () => {
