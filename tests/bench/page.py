@@ -63,9 +63,8 @@ def heap_mb(devtools):
 def show(what, values):
     cuts = statistics.quantiles(values, n=100, method="inclusive")
     slow = sum(value > 50 for value in values)
-    print(
-        f"{what:32} p50 {cuts[49]:.1f}  p99 {cuts[98]:.1f}  max {max(values):.1f} ms; {slow} of {len(values)} above 50 ms"
-    )
+    shown = f"p50 {cuts[49]:.1f}  p99 {cuts[98]:.1f}  max {max(values):.1f} ms"
+    print(f"{what:32} {shown}; {slow} of {len(values)} above 50 ms")
 
 
 def measure(browser, url, answers):
