@@ -62,18 +62,19 @@ class Job(msgspec.Struct, kw_only=True):
     """An upload on its way into the collection; ``total`` counts files only until it is ``running``."""
 
     job_id: str
-    status: Literal["queued", "running", "completed", "error"] = "queued"
+    status: Literal["queued", "running", "completed", "error"]
     total: int
     """Documents that are expected: one a file, one a line of JSON lines."""
-    done: int = 0
-    stored: int = 0
-    unchanged: int = 0
-    failed: int = 0
-    failures: list[FailedDocument] = []
+    done: int
+    stored: int
+    unchanged: int
+    failed: int
+    failures: list[FailedDocument]
     """The first 100."""
     created_at: datetime
-    elapsed_ms: float = 0.0
-    error: Failure | None = None
+    elapsed_ms: float
+    """From the upload to now, or to the job's end."""
+    error: Failure | None
 
     @property
     def ended(self) -> bool:
@@ -96,7 +97,7 @@ class _Live:
     """A job with what only this process knows of it."""
 
     def __init__(self, owner: str, spool: Spool) -> None:
-        self.job = Job(job_id=uuid.uuid4().hex, total=len(spool.files), created_at=datetime.now(UTC))
+        self.job = _queued(len(spool.files))
         self.owner = owner
         self.spool = spool
         self.task: asyncio.Task[None] | None = None
@@ -268,6 +269,22 @@ class Jobs:
     def _forget(self, job_id: str) -> None:
         if self._jobs.pop(job_id, None):
             self.bus.forget(job_id)
+
+
+def _queued(total: int) -> Job:
+    return Job(
+        job_id=uuid.uuid4().hex,
+        status="queued",
+        total=total,
+        done=0,
+        stored=0,
+        unchanged=0,
+        failed=0,
+        failures=[],
+        created_at=datetime.now(UTC),
+        elapsed_ms=0.0,
+        error=None,
+    )
 
 
 def _failure(broken: Exception) -> Failure:

@@ -11,6 +11,7 @@ const USED = [
 	"MessagePage",
 	"DocumentPage",
 	"WholeDocument",
+	"Job",
 ];
 
 const described = JSON.parse(await text(process.stdin));
