@@ -406,3 +406,22 @@ def test_an_upload_that_announces_too_much_is_refused_before_it_is_sent(small):
         head = f"POST /documents HTTP/1.1\r\nhost: x\r\ncontent-type: {FORM}\r\ncontent-length: 1100000\r\n\r\n"
         client.sendall(head.encode())
         assert client.recv(100).startswith(b"HTTP/1.1 413 ")
+
+
+def test_a_job_whose_database_breaks_off_says_so_and_the_next_one_works(start, new_database):
+    database = new_database()
+    cut = start(database_url=database)
+    job = upload(cut, ("many.jsonl", many(200)))
+    wait_until(lambda: httpx.get(f"{cut.url}/jobs/{job['job_id']}").json()["stored"] >= 10)
+    rows(
+        database,
+        "select pg_terminate_backend(pid) from pg_stat_activity"
+        " where datname = current_database() and application_name = '' and pid <> pg_backend_pid()",
+    )
+    last = decoded(events(cut, job))[-1]
+    assert last["type"] == "error"
+    assert last["content"].items() >= {"code": "INGESTION_ERROR", "stage": "ingestion", "retryable": True}.items()
+    after = httpx.get(f"{cut.url}/jobs/{job['job_id']}").json()
+    assert (after["status"], after["error"]) == ("error", last["content"])
+    assert ended(cut, upload(cut, ("many.jsonl", many(20))))["status"] == "completed"
+    assert consistent(database)
