@@ -17,14 +17,17 @@ from api import __version__
 from api.boot import Boot
 from api.http.callers import Authenticate, Caller, caller, rate_limit
 from api.http.chat import chat
-from api.http.collection import list_documents, read_document, search
+from api.http.collection import delete_document, list_documents, read_document, search
 from api.http.guard import Guard
 from api.http.health import health, plugins, ready
+from api.http.jobs import read_job, read_job_events
 from api.http.page import page_routes
 from api.http.problems import HANDLERS, not_ready, refuse
 from api.http.runs import cancel_run, read_events, read_run
 from api.http.schema import describe_events
 from api.http.sessions import delete_session, list_sessions, read_messages, read_session, rename_session
+from api.http.uploads import upload_documents
+from api.ingest.jobs import Jobs
 from api.runs import Runs
 from api.settings import Settings
 from api.storage.documents import Documents
@@ -47,6 +50,10 @@ ROUTES = [
     search,
     list_documents,
     read_document,
+    upload_documents,
+    delete_document,
+    read_job,
+    read_job_events,
 ]
 
 
@@ -69,6 +76,11 @@ def _routed(boot: Boot) -> Litestar:
     def runs() -> Runs:
         return system().runs
 
+    def jobs() -> Jobs:
+        if boot.jobs is None or not boot.ready:
+            raise not_ready(boot.reason)
+        return boot.jobs
+
     def documents(caller: NamedDependency[Caller]) -> Documents:
         return Documents(system().engine, caller.owner)
 
@@ -81,6 +93,7 @@ def _routed(boot: Boot) -> Litestar:
     provided: dict[str, Callable[..., Any]] = {
         "system": system,
         "runs": runs,
+        "jobs": jobs,
         "documents": documents,
         "sessions": sessions,
         "settings": settings,

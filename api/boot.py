@@ -12,6 +12,7 @@ import structlog
 from litestar import Litestar
 
 from api.access import Access
+from api.ingest.jobs import Jobs
 from api.ingest.sample import load_sample
 from api.settings import Settings
 from api.storage.keys import Keys
@@ -31,6 +32,7 @@ class Boot:
         self.settings = settings
         self.access = Access(settings.api_keys, required=keys_required)
         self.system: System | None = None
+        self.jobs: Jobs | None = None
         self.ready = False
         self.reason = "the database is starting"
         self._failed = failed
@@ -52,27 +54,30 @@ class Boot:
             await asyncio.wait({task})
 
     def say_goodbye(self) -> None:
-        """End every run with ``SERVER_RESTART``, so that no reader holds up the server's end."""
+        """End every run and job with ``SERVER_RESTART``, so that no reader holds up the server's end."""
         self.ready, self.reason = False, "the server is stopping"
         if self.system is not None:
             self.system.runner.stop_all(Stop.SHUTDOWN)
+        if self.jobs is not None:
+            self.jobs.stop_all()
 
     async def _run(self) -> None:
         try:
             async with running(self.settings) as system:
                 await self.access.begin(Keys(system.engine).digests)
-                self.system = system
+                self.system, self.jobs = system, Jobs(system)
                 try:
                     await self._prepare(system)
                     with LoopWatch(plugin_modules(self.settings)):
                         await self._leave.wait()
                 finally:
+                    await self.jobs.close()
                     await self.access.end()
         except Exception as problem:  # noqa: BLE001  # whatever stops the start is told by whoever started us
             self.reason = "the start failed"
             self._failed(problem)
         finally:
-            self.system = None
+            self.system = self.jobs = None
 
     async def _prepare(self, system: System) -> None:
         self.reason = "models are being loaded"

@@ -79,6 +79,7 @@ class Settings(BaseSettings):
     resume_grace_s: Seconds = 30.0
     event_retention_s: float = Field(default=86_400.0, ge=600)
     max_streams: int = Field(default=1000, ge=1)
+    max_upload_mb: int = Field(default=200, ge=1, le=100_000)
     threads: int = Field(default=4, ge=1, le=64)
     database_pool: int = Field(default=10, ge=1, le=200)
     sample: bool = True

@@ -1,4 +1,4 @@
-"""The events of a run.
+"""The events of a run, and of the ingestion of an upload.
 
 On the wire an event is ``{"type": ..., "content": ..., "timestamp": ...}``. The structs below hold type (their tag) and
 content; number and timestamp are added once, when the event is published (:mod:`pipeline.wire`).
@@ -215,7 +215,7 @@ class Failure(msgspec.Struct, frozen=True):
 
 
 class Error(Event, frozen=True, tag="error"):
-    """The last event of a run that failed."""
+    """The last event of a run, or a job, that failed."""
 
     content: Failure
 
@@ -234,12 +234,72 @@ class Cancelled(Event, frozen=True, tag="cancelled"):
     content: Stopped
 
 
+class IngestionStarted(msgspec.Struct, frozen=True, kw_only=True):
+    """How many documents are expected: one a file, one a line of JSON lines."""
+
+    stage: str = "ingestion"
+    status: str = "started"
+    job_id: str
+    total: int
+
+
+class IngestionStart(Event, frozen=True, tag="ingestion_start"):
+    """The first event of a job; one that waits for others has none."""
+
+    content: IngestionStarted
+
+
+class FailedDocument(msgspec.Struct, frozen=True):
+    """A file, or a line of it (``corpus.jsonl:17``), that gave no document; ``reason`` goes on after the path."""
+
+    path: str
+    reason: str
+
+
+class IngestionProgressed(msgspec.Struct, frozen=True, kw_only=True):
+    """How many documents are done, and what became of them; ``failures`` are those since the event before."""
+
+    stage: str = "ingestion"
+    status: str = "progress"
+    total: int
+    done: int
+    stored: int
+    unchanged: int
+    failed: int
+    failures: list[FailedDocument]
+
+
+class IngestionProgress(Event, frozen=True, tag="ingestion_progress"):
+    """More documents are stored; at most 100 failures of a job are told one by one."""
+
+    content: IngestionProgressed
+
+
+class IngestionCompleted(msgspec.Struct, frozen=True, kw_only=True):
+    """What became of the documents; ``elapsed_ms`` counts from the upload."""
+
+    stage: str = "ingestion"
+    status: str = "complete"
+    total: int
+    stored: int
+    unchanged: int
+    failed: int
+    elapsed_ms: float
+
+
+class IngestionComplete(Event, frozen=True, tag="ingestion_complete"):
+    """The last event of a job, also when documents failed; ``error`` comes instead when it could not go on."""
+
+    content: IngestionCompleted
+
+
 TERMINAL = (Done, Error, Cancelled)
 """Exactly one of these ends a run."""
 
 WIRE_EVENTS = (
     RunStart, CondenseStart, CondenseComplete, RetrievalStart, RetrievalComplete, RerankingStart, RerankingComplete,
-    Sources, GenerationStart, Token, GenerationComplete, Done, Error, Cancelled,
+    Sources, GenerationStart, Token, GenerationComplete, Done, Error, Cancelled, IngestionStart, IngestionProgress,
+    IngestionComplete,
 )  # fmt: skip
 
 _STAGE_NAME = re.compile(r"[a-z][a-z0-9_]{0,63}")

@@ -17,7 +17,7 @@ from api.http.problems import AnyRequest, not_ready, refuse
 PUBLIC: dict[str, Any] = {"public": True}
 """Passed to a route that needs no key."""
 RATED: dict[str, Any] = {"rated": True}
-"""Passed to a route that costs a search or an answer."""
+"""Passed to a route that costs a search, an answer or an ingestion."""
 
 MAX_KEY_CHARS = 512
 

@@ -1,4 +1,4 @@
-"""``GET /documents``, ``GET /documents/{id}`` and ``POST /search``: the collection, and retrieval alone."""
+"""``/documents`` and ``POST /search``: the collection listed, read and deleted from, and retrieval alone."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Annotated
 from urllib.parse import unquote
 
 import msgspec
-from litestar import get, post
+from litestar import delete, get, post
 from litestar.di import NamedDependency
 from litestar.params import JSONBody, Parameter
 from msgspec import Meta
@@ -67,10 +67,29 @@ async def list_documents(
 @get("/documents/{document_id:path}")
 async def read_document(document_id: str, request: AnyRequest, documents: NamedDependency[Documents]) -> WholeDocument:  # noqa: ARG001  # for the schema
     """Return a document with its text and chunks."""
-    # As it was sent: the path parameter lacks double and trailing slashes, which addresses used as ids may have.
-    sent = unquote(request.scope["raw_path"].decode("ascii", "replace"))
-    wanted = sent.partition("?")[0].removeprefix("/documents/")
-    found = await documents.find(clean(wanted))
+    wanted = _sent_id(request)
+    found = await documents.find(wanted)
     if found is None:
         raise refuse(404, f"There is no document {wanted!r}.")
     return found
+
+
+@delete("/documents/{document_id:path}")
+async def delete_document(
+    document_id: str,  # noqa: ARG001  # for the schema
+    request: AnyRequest,
+    documents: NamedDependency[Documents],
+) -> None:
+    """Delete a document of the caller's own; searches that begin now find it no more."""
+    wanted = _sent_id(request)
+    if await documents.delete(wanted):
+        return
+    if await documents.find(wanted):
+        raise refuse(403, f"The document {wanted!r} is everybody's; a key deletes only what was uploaded with it.")
+    raise refuse(404, f"There is no document {wanted!r}.")
+
+
+def _sent_id(request: AnyRequest) -> str:
+    """Return the id as it was sent: the path parameter lacks double and trailing slashes, which ids may have."""
+    path, _, _ = request.scope["raw_path"].decode("ascii", "replace").partition("?")
+    return clean(unquote(path).removeprefix("/documents/"))

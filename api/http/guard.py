@@ -27,6 +27,10 @@ HEADERS = (
 NO_STORE = (b"cache-control", b"no-store")
 BODY_DEADLINE_S = 30.0
 """For the whole of a request's body: who drips it holds a connection, but not for ever."""
+UPLOAD_DEADLINE_S = 600.0
+"""The same for uploads: 200 MB, as much as is taken by default, come through a line of 3 Mbit/s."""
+UPLOADS = ("POST", "/documents")
+"""The route is not known here yet."""
 
 
 class Guard:
@@ -53,7 +57,7 @@ class Guard:
             await send(message)
 
         if self._access.required or self._is_ours(_host(scope)):
-            await self._app(scope, _PatientReceive(receive), send_with_headers)
+            await self._app(scope, _PatientReceive(receive, _deadline_s(scope)), send_with_headers)
         else:
             await _refuse(send_with_headers)
 
@@ -65,10 +69,10 @@ class Guard:
 class _PatientReceive:
     """Passes on what a client sends; one that stops within its body counts as gone after a while."""
 
-    def __init__(self, receive: Receive) -> None:
+    def __init__(self, receive: Receive, deadline_s: float) -> None:
         self._receive = receive
         self._whole = False
-        self._deadline = asyncio.get_running_loop().time() + BODY_DEADLINE_S
+        self._deadline = asyncio.get_running_loop().time() + deadline_s
 
     async def __call__(self) -> Any:
         if self._whole:
@@ -85,6 +89,11 @@ class _PatientReceive:
 def _completed(headers: list[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
     cached = any(name.lower() == NO_STORE[0] for name, _ in headers)
     return [*headers, *HEADERS] if cached else [*headers, *HEADERS, NO_STORE]
+
+
+def _deadline_s(scope: Scope) -> float:
+    asked = (scope.get("method"), scope["path"].rstrip("/"))
+    return UPLOAD_DEADLINE_S if asked == UPLOADS else BODY_DEADLINE_S
 
 
 def _host(scope: Scope) -> str:

@@ -52,7 +52,7 @@ async def read_events(
 
     The header counts more than ``after``: browsers send it when they come back to the address they were given.
     """
-    seen = after if last_event_id is None else _number(last_event_id)
+    seen = last_seen(last_event_id, after)
     return await stream_of(runs, caller, run_id, after=seen, heartbeat_s=settings.heartbeat_s)
 
 
@@ -74,7 +74,10 @@ async def stream_of(runs: Runs, caller: Caller, run_id: str, *, after: int, hear
     return EventStream(Reader(source, run_id, after=after, heartbeat_s=heartbeat_s, permitted=permitted, **notices))
 
 
-def _number(last_event_id: str) -> int:
+def last_seen(last_event_id: str | None, after: int) -> int:
+    """Return the number of the last event that a reader has seen."""
+    if last_event_id is None:
+        return after
     if not last_event_id.isdecimal() or not last_event_id.isascii():
         raise bad_field("Last-Event-ID", "the number of an event is expected")
     return min(int(last_event_id[:19]), 2**62)

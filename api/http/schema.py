@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import msgspec
-from litestar.openapi.spec import OpenAPIMediaType, Operation, Reference
+from litestar.openapi.spec import OpenAPIMediaType, OpenAPIType, Operation, Reference, RequestBody, Schema
 
 from pipeline.events import WIRE_EVENTS
 
@@ -41,3 +41,14 @@ class StreamOperation(Operation):
         answer: Any = (self.responses or {}).get("200")
         if answer is not None and answer.content is not None:
             answer.content["text/event-stream"] = OpenAPIMediaType(schema=Reference(ref=_TEMPLATE.format(name="Event")))
+
+
+@dataclass
+class UploadOperation(Operation):
+    """An operation whose body is files, read as they come, so that nothing of Litestar's describes it."""
+
+    def __post_init__(self) -> None:
+        file = Schema(type=OpenAPIType.STRING, content_media_type="application/octet-stream")
+        files = Schema(type=OpenAPIType.ARRAY, items=file, min_items=1, description="Files, under any field names.")
+        form = Schema(type=OpenAPIType.OBJECT, properties={"file": files}, required=["file"])
+        self.request_body = RequestBody(content={"multipart/form-data": OpenAPIMediaType(schema=form)}, required=True)

@@ -27,6 +27,10 @@ WRITE_DEADLINE_S = 30.0
 """A reader whose socket takes nothing for so long is given up."""
 
 
+def _unnoticed(_run_id: str) -> None:
+    """Tell nobody."""
+
+
 class EventStream(ServerSentEvent):
     """Streams a run's events to one reader.
 
@@ -64,7 +68,7 @@ class _EventStreamASGI(ASGIStreamingResponse):
 
 
 class Reader:
-    """One reader of one run: writes to its socket, notices that it left, keeps its connection alive.
+    """One reader of one run, or job: writes to its socket, notices that it left, keeps its connection alive.
 
     It begins behind event ``after``. ``joined`` and ``left`` are called when it comes and goes; ``permitted`` is asked
     now and then: a reader whose key is taken away is cut.
@@ -77,9 +81,9 @@ class Reader:
         *,
         after: int,
         heartbeat_s: float,
-        joined: Notice,
-        left: Notice,
         permitted: Permission,
+        joined: Notice = _unnoticed,
+        left: Notice = _unnoticed,
     ) -> None:
         self._source = source
         self._run_id = run_id

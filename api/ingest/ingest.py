@@ -37,19 +37,26 @@ class Result(msgspec.Struct, frozen=True):
     reason: str = ""
 
 
-async def ingest(system: System, paths: Sequence[Path]) -> AsyncGenerator[list[Result]]:
-    """Bring files and folders into the collection; yield what is done, a batch at a time, once it is stored.
+def ingest(system: System, paths: Sequence[Path]) -> AsyncGenerator[list[Result]]:
+    """Bring files and folders into the collection, for everybody; see :func:`ingest_items`."""
+    return ingest_items(system, _items(paths))
+
+
+async def ingest_items(
+    system: System, items: Iterator[Item], *, owner: str = "", batch_size: int = BATCH
+) -> AsyncGenerator[list[Result]]:
+    """Bring what was read into an owner's collection; yield what is done, a batch at a time, once it is stored.
 
     Raises:
         sqlalchemy.exc.DBAPIError, asyncpg.PostgresError, OSError: The database failed; what was yielded is stored.
         ModelUnavailable: The embedder failed; likewise.
     """
-    items = _distinct(_items(paths))
-    async with writer(system.engine) as store:
+    items = _distinct(items)
+    async with writer(system.engine, owner) as store:
         worker = _Worker(system, store)
         under_way: deque[asyncio.Task[list[Result]]] = deque()
         try:
-            while batch := await system.host.threads.run(list, islice(items, BATCH)):
+            while batch := await system.host.threads.run(list, islice(items, batch_size)):
                 under_way.append(asyncio.create_task(worker.take(batch)))
                 if len(under_way) >= AT_ONCE:
                     yield await under_way.popleft()

@@ -34,6 +34,18 @@ def read_jsonlines(path: Path, _default_id: str) -> Iterator[Document | BadDocum
         raise Refused("is empty")
 
 
+def count_lines(path: Path) -> int:
+    """Return how many documents and failures :func:`read_jsonlines` gives."""
+    number = 0
+    try:
+        with _opened(path) as file:
+            for _ in _lines(file):
+                number += 1
+    except (OSError, EOFError, zlib.error):
+        number += 1
+    return max(number, 1)
+
+
 def _opened(path: Path) -> BinaryIO:
     return cast("BinaryIO", gzip.open(path)) if path.suffix.lower() == ".gz" else path.open("rb")
 

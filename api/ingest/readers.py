@@ -6,11 +6,11 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from api.ingest.document import BadDocument, Document, Refused
-from api.ingest.jsonlines import read_jsonlines
+from api.ingest.jsonlines import count_lines, read_jsonlines
 from api.ingest.markdown import read_markdown, read_text
 from pipeline.text import clean
 
-__all__ = ["SUFFIXES", "BadDocument", "Document", "find", "read"]
+__all__ = ["SUFFIXES", "BadDocument", "Document", "count", "find", "read"]
 
 MAX_FILE_BYTES = 50_000_000
 """Of all but JSON lines, which are read as a stream."""
@@ -73,6 +73,11 @@ def read(path: Path, *, root: Path | None = None) -> Iterator[Document | BadDocu
         yield BadDocument(clean(str(path)), f"cannot be read: {error.strerror or type(error).__name__}")
     except Exception as fault:  # noqa: BLE001  # parsers raise what they like for what is in a file
         yield BadDocument(clean(str(path)), f"cannot be read: {type(fault).__name__}")
+
+
+def count(path: Path) -> int:
+    """Return how many documents and failures :func:`read` gives: one a file, one a line of JSON lines."""
+    return count_lines(path) if READERS.get(_suffix(path) or "") is read_jsonlines else 1
 
 
 def _below(folder: Path) -> Iterator[Path]:

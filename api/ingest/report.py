@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import gzip
-import zlib
 from collections import Counter
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
@@ -22,7 +20,7 @@ from rich.progress import (
 from rich.text import Text
 
 from api.ingest.ingest import Result, ingest, reindex
-from api.ingest.readers import find
+from api.ingest.readers import count, find
 from api.settings import Settings
 from api.system import running
 
@@ -35,26 +33,12 @@ class Rate(ProgressColumn):
         return Text(f"{task.speed:,.1f}/s" if task.speed else "")
 
 
-def _count(paths: Sequence[Path]) -> int:
-    """Return how many documents there are at most: one a file, one a line of JSON lines."""
-    return sum(_documents_in(file) for file, _ in find(paths))
-
-
-def _documents_in(file: Path) -> int:
-    if not {".jsonl", ".ndjson"} & set(file.suffixes):
-        return 1
-    try:
-        with gzip.open(file) if file.suffix == ".gz" else file.open("rb") as lines:
-            return sum(1 for line in lines if line.strip())
-    except (OSError, EOFError, zlib.error):
-        return 1
-
-
 async def ingest_paths(settings: Settings, paths: Sequence[Path]) -> int:
     """Ingest files and folders; return 0, or 1 if any failed."""
     console = Console(stderr=True, highlight=False)
     async with running(settings, share=True) as system:
-        return await _show(ingest(system, paths), _count(paths), console)
+        total = sum(count(file) for file, _ in find(paths))
+        return await _show(ingest(system, paths), total, console)
 
 
 async def reindex_all(settings: Settings) -> int:

@@ -17,22 +17,11 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from api.ingest.readers import Document
 from api.storage.database import CONNECT_TIMEOUT_S
-from api.storage.documents import WRITE_LOCK
+from api.storage.documents import FORGET, WRITE_LOCK
+from api.storage.patience import PromptConnection
 from pipeline.chunking import Chunk
 
 WRITE_TIMEOUT_S = 120.0
-
-FORGET = """
-with gone as (
-    select p.term, p.chunk_id, p.length
-      from posting p join chunk c on c.id = p.chunk_id where c.owner = $2 and c.document_id = any($1)
-), terms as (
-    update term t set chunks = t.chunks - g.n
-      from (select term, count(*) as n from gone group by term order by term) g where t.term = g.term
-)
-update store set chunks = chunks - (select count(*) from chunk where owner = $2 and document_id = any($1)),
-                 length = length - (select coalesce(sum(length), 0) from (select distinct chunk_id, length from gone) d)
-"""
 
 INDEX = """
 insert into posting (term, chunk_id, tf, length)
@@ -130,12 +119,14 @@ class Writer:
 
 
 @asynccontextmanager
-async def writer(engine: AsyncEngine) -> AsyncGenerator[Writer]:
-    """Lend a writer to the engine's database."""
+async def writer(engine: AsyncEngine, owner: str = "") -> AsyncGenerator[Writer]:
+    """Lend a writer of an owner's documents to the engine's database."""
     # asyncpg calls ssl in an address sslmode, SQLAlchemy hands ssl on to it.
     query = {"sslmode" if name == "ssl" else name: value for name, value in engine.url.query.items()}
     url = engine.url.set(drivername="postgresql", query=query).render_as_string(hide_password=False)
-    connection = await asyncpg.connect(url, timeout=CONNECT_TIMEOUT_S, command_timeout=WRITE_TIMEOUT_S)
+    connection = await asyncpg.connect(
+        url, timeout=CONNECT_TIMEOUT_S, command_timeout=WRITE_TIMEOUT_S, connection_class=PromptConnection
+    )
     try:
         await register_vector(connection)
         await connection.set_type_codec(
@@ -145,7 +136,7 @@ async def writer(engine: AsyncEngine) -> AsyncGenerator[Writer]:
             encoder=_encode_jsonb,
             decoder=lambda value: json.loads(value[1:]),
         )
-        yield Writer(connection)
+        yield Writer(connection, owner)
     finally:
         await connection.close()
 

@@ -1,4 +1,4 @@
-"""Reads the collection's documents."""
+"""Reads and deletes the collection's documents."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Any
 
 import msgspec
-from sqlalchemy import func, select, text
+from sqlalchemy import delete, func, select, text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from api.storage import tables
@@ -15,6 +15,20 @@ from pipeline.ports import Embedder
 
 WRITE_LOCK = 7_224_113_002
 """Of ``pg_advisory_xact_lock``: vectors and counts of terms are changed by one writer at a time."""
+
+
+FORGET = """
+with gone as (
+    select p.term, p.chunk_id, p.length
+      from posting p join chunk c on c.id = p.chunk_id where c.owner = $2 and c.document_id = any($1)
+), terms as (
+    update term t set chunks = t.chunks - g.n
+      from (select term, count(*) as n from gone group by term order by term) g where t.term = g.term
+)
+update store set chunks = chunks - (select count(*) from chunk where owner = $2 and document_id = any($1)),
+                 length = length - (select coalesce(sum(length), 0) from (select distinct chunk_id, length from gone) d)
+"""
+"""Takes documents (``$1``) of an owner (``$2``) out of the counts of terms and chunks; :data:`WRITE_LOCK` is needed."""
 
 
 class DocumentRow(msgspec.Struct, frozen=True, kw_only=True):
@@ -70,6 +84,7 @@ class Documents:
 
     def __init__(self, engine: AsyncEngine, owner: str = "") -> None:
         self._engine = engine
+        self._owner = owner
         self._readable = tables.Document.owner.in_({"", owner})
 
     async def count(self) -> int:
@@ -100,6 +115,15 @@ class Documents:
             pieces = select(chunk.id, chunk.position, chunk.heading, chunk.text).where(*own).order_by(chunk.position)
             chunks = (await connection.execute(pieces)).all()
         return WholeDocument(**found, chunks=[ChunkRow(*piece) for piece in chunks])
+
+    async def delete(self, document_id: str) -> bool:
+        """Delete a document of the owner's own with all that was made of it; False when there is none of this id."""
+        own = (tables.Document.owner == self._owner, tables.Document.id == document_id)
+        async with self._engine.begin() as connection:
+            await connection.execute(text("select pg_advisory_xact_lock(:lock)"), {"lock": WRITE_LOCK})
+            await connection.exec_driver_sql(FORGET, ([document_id], self._owner))
+            gone = await connection.execute(delete(tables.Document).where(*own))
+            return bool(gone.rowcount)
 
     async def bind(self, embedder: Embedder, *, renew: bool = False) -> None:
         """Note the embedder in an empty store and index for its dimension; check it against a filled one.

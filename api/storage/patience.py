@@ -80,8 +80,10 @@ class LimitedEngine(AsyncEngine):
 
 def is_passing(problem: BaseException) -> bool:
     """Say whether a failure is the database's state and not the statement's: worth a retry, by whoever asked."""
+    if isinstance(problem, asyncpg.PostgresError):
+        return str(problem.sqlstate).startswith(PASSING)
     if not isinstance(problem, DBAPIError):
-        return isinstance(problem, PoolTimeout | OSError | TimeoutError)
+        return isinstance(problem, PoolTimeout | OSError | TimeoutError | asyncpg.InterfaceError)
     if problem.connection_invalidated or isinstance(problem, OperationalError | InterfaceError):
         return True
     return str(getattr(problem.orig, "sqlstate", None)).startswith(PASSING)

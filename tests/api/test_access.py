@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import re
 import subprocess
 import sys
 import threading
@@ -21,7 +22,7 @@ BOB = {"Authorization": "Bearer bob-key-0123456789"}
 KEYS = "alice:alice-key-0123456789, bob:bob-key-0123456789, alice:alice-new-0123456789"
 
 PUBLIC = {("GET", "/health"), ("GET", "/health/ready")}
-OWNED = {"run_id", "session_id"}
+OWNED = {"run_id", "session_id", "job_id"}
 """Parameters that name what has an owner; documents of the sample collection are everybody's."""
 
 
@@ -48,9 +49,17 @@ def hers(locked):
     session_id = f"s-{uuid.uuid4()}"
     events = ask(locked, "aripiprazole", headers=ALICE, session_id=session_id)
     assert events[-1]["type"] == "done"
-    return {"run_id": first(events, "run_start")["run_id"], "session_id": session_id, "document_id": "aripiprazole"}
+    job = httpx.post(f"{locked.url}/documents", files=UPLOAD, headers=ALICE).json()
+    return {
+        "run_id": first(events, "run_start")["run_id"],
+        "session_id": session_id,
+        "job_id": job["job_id"],
+        "document_id": "aripiprazole",
+    }
 
 
+UPLOAD = {"file": ("empty.md", b"")}
+"""A file that gives no document: the sample collection is other tests' too."""
 BODIES = {"/chat": {"message": "aripiprazole", "stream": False}, "/search": {"query": "x"}, "rename": {"title": "x"}}
 
 
@@ -58,6 +67,8 @@ def request(server, method, path, named, headers):
     for parameter, value in named.items():
         path = path.replace(f"{{{parameter}}}", value)
     assert "{" not in path, f"a route with a parameter that this test does not know: {path}"
+    if (method, path) == ("POST", "/documents"):
+        return httpx.post(f"{server.url}{path}", headers=headers, files=UPLOAD)
     body = BODIES.get(path, BODIES["rename"]) if method in {"POST", "PATCH", "PUT"} else None
     return httpx.request(method, f"{server.url}{path}", headers=headers, json=body, timeout=30)
 
@@ -87,12 +98,12 @@ def test_what_another_owner_has_is_as_if_it_were_not_there(locked, routes, hers)
         theirs, none = request(locked, method, path, hers, BOB), request(locked, method, path, nowhere, BOB)
         assert theirs.status_code == none.status_code == 404, (method, path)
         shown = [
-            response.text.replace(named["run_id"], "X").replace(named["session_id"], "X")
+            re.sub("|".join(named[name] for name in OWNED), "X", response.text)
             for response, named in ((theirs, hers), (none, nowhere))
         ]
         assert shown[0] == shown[1]
         checked += 1
-    assert checked >= 7
+    assert checked >= 9
     assert httpx.get(f"{locked.url}/sessions/{hers['session_id']}", headers=ALICE).status_code == 200
 
 
@@ -100,7 +111,10 @@ def test_the_owner_reaches_every_route_with_either_of_her_keys(locked, routes, h
     for method, path in sorted(routes, key=lambda route: route[0] == "DELETE"):
         for headers in (ALICE, ALICE_TOO):
             response = request(locked, method, path, hers, headers)
-            assert response.status_code < 300 or (method, headers) == ("DELETE", ALICE_TOO), (method, path)
+            if (method, path) == ("DELETE", "/documents/{document_id}"):
+                assert response.status_code == 403, "it is of the sample collection"
+            else:
+                assert response.status_code < 300 or (method, headers) == ("DELETE", ALICE_TOO), (method, path)
 
 
 def test_two_owners_may_choose_the_same_session_id_and_key_for_a_request(locked):

@@ -72,7 +72,7 @@ def test_plugins_shows_the_pipeline_in_force_and_what_is_installed(server):
 def test_the_schema_describes_every_event(server):
     schema = httpx.get(f"{server.url}/schema/openapi.json").json()
     events = schema["components"]["schemas"]["Event"]
-    assert len(events["oneOf"]) == 14
+    assert len(events["oneOf"]) == 17
     token = schema["components"]["schemas"]["Token"]
     assert token["properties"].keys() == {"type", "content", "timestamp"}
     answer = schema["paths"]["/chat"]["post"]["responses"]["200"]["content"]

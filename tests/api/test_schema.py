@@ -32,14 +32,21 @@ def test_no_request_that_can_be_made_up_is_a_fault_of_the_server(fuzzed, mode, t
         @given(case=operation.as_strategy(generation_mode=mode))
         @settings(max_examples=times(25, 500), deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
         def ask(case):
-            status = case.call(headers=KEY, timeout=30).status_code
+            response = case.call(headers=KEY, timeout=30)
+            status = response.status_code
             seen[status] = seen.get(status, 0) + 1
-            assert status < 500, f"{case.method} {case.formatted_path}: {status}"
+            assert status < 500 or too_many_uploads(case, response), f"{case.method} {case.formatted_path}: {status}"
 
         with contextlib.suppress(Unsatisfiable):  # nothing can be wrong where there are no parameters
             ask()
     print(f"{mode.value}: answers by status {dict(sorted(seen.items()))}")
     assert sum(seen.values()) > 100
+
+
+def too_many_uploads(case, response):
+    """Say whether uploads were made up faster than they are worked off."""
+    asked = (case.method, case.formatted_path)
+    return asked == ("POST", "/documents") and response.status_code == 503 and "uploads" in response.json()["detail"]
 
 
 def test_the_schema_describes_every_event_and_the_refusals(fuzzed):

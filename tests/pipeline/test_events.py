@@ -15,12 +15,19 @@ from pipeline.events import (
     CondenseStart,
     Done,
     Error,
+    FailedDocument,
     Failure,
     Finished,
     GenerationComplete,
     GenerationCompleted,
     GenerationStart,
     GenerationStarted,
+    IngestionComplete,
+    IngestionCompleted,
+    IngestionProgress,
+    IngestionProgressed,
+    IngestionStart,
+    IngestionStarted,
     RerankingComplete,
     RerankingCompleted,
     RerankingStart,
@@ -95,6 +102,24 @@ GOLDEN = [
     (
         Cancelled(Stopped(stage="generation", tokens_kept=4)),
         '{"type":"cancelled","content":{"stage":"generation","status":"cancelled","tokens_kept":4}',
+    ),
+    (
+        IngestionStart(IngestionStarted(job_id="j", total=3)),
+        '{"type":"ingestion_start","content":{"stage":"ingestion","status":"started","job_id":"j","total":3}',
+    ),
+    (
+        IngestionProgress(
+            IngestionProgressed(
+                total=3, done=2, stored=1, unchanged=0, failed=1, failures=[FailedDocument("a.md", "is empty")]
+            )
+        ),
+        '{"type":"ingestion_progress","content":{"stage":"ingestion","status":"progress","total":3,"done":2,'
+        '"stored":1,"unchanged":0,"failed":1,"failures":[{"path":"a.md","reason":"is empty"}]}',
+    ),
+    (
+        IngestionComplete(IngestionCompleted(total=3, stored=1, unchanged=1, failed=1, elapsed_ms=7.5)),
+        '{"type":"ingestion_complete","content":{"stage":"ingestion","status":"complete","total":3,"stored":1,'
+        '"unchanged":1,"failed":1,"elapsed_ms":7.5}',
     ),
 ]
 

@@ -12,6 +12,7 @@ const USED = [
 	"DocumentPage",
 	"WholeDocument",
 	"SearchResult",
+	"Job",
 ];
 
 const described = JSON.parse(await text(process.stdin));

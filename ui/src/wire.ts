@@ -4,11 +4,11 @@
 /**
  * The data of one Server-Sent Event. Stages of plugins add types of their own, `<stage>_start` and `<stage>_complete`; a client should pass over types it does not know.
  */
-export type Event = (RunStart | CondenseStart | CondenseComplete | RetrievalStart | RetrievalComplete | RerankingStart | RerankingComplete | Sources | GenerationStart | Token | GenerationComplete | Done | Error | Cancelled)
+export type Event = (RunStart | CondenseStart | CondenseComplete | RetrievalStart | RetrievalComplete | RerankingStart | RerankingComplete | Sources | GenerationStart | Token | GenerationComplete | Done | Error | Cancelled | IngestionStart | IngestionProgress | IngestionComplete)
 /**
  * The stable name of a failure, as clients see it in an ``error`` event.
  */
-export type Code = ("GENERATION_ERROR" | "IDLE_TIMEOUT" | "INTERNAL_ERROR" | "RERANKING_ERROR" | "RETRIEVAL_ERROR" | "SERVER_RESTART" | "STAGE_ERROR" | "UPSTREAM_TRUNCATED" | "WORKER_LOST")
+export type Code = ("GENERATION_ERROR" | "IDLE_TIMEOUT" | "INGESTION_ERROR" | "INTERNAL_ERROR" | "RERANKING_ERROR" | "RETRIEVAL_ERROR" | "SERVER_RESTART" | "STAGE_ERROR" | "UPSTREAM_TRUNCATED" | "WORKER_LOST")
 
 export interface Wire {
 Event?: Event
@@ -20,6 +20,7 @@ MessagePage?: MessagePage
 DocumentPage?: DocumentPage
 WholeDocument?: WholeDocument
 SearchResult?: SearchResult
+Job?: Job
 }
 /**
  * The first event of every run, before any stage works.
@@ -233,7 +234,7 @@ export interface StageTime {
 elapsed_ms: number
 }
 /**
- * The last event of a run that failed.
+ * The last event of a run, or a job, that failed.
  */
 export interface Error {
 type: "error"
@@ -264,6 +265,71 @@ export interface Stopped {
 stage: string
 status: string
 tokens_kept: number
+}
+/**
+ * The first event of a job; one that waits for others has none.
+ */
+export interface IngestionStart {
+type: "ingestion_start"
+content: IngestionStarted
+timestamp: string
+}
+/**
+ * How many documents are expected: one a file, one a line of JSON lines.
+ */
+export interface IngestionStarted {
+stage: string
+status: string
+job_id: string
+total: number
+}
+/**
+ * More documents are stored; at most 100 failures of a job are told one by one.
+ */
+export interface IngestionProgress {
+type: "ingestion_progress"
+content: IngestionProgressed
+timestamp: string
+}
+/**
+ * How many documents are done, and what became of them; ``failures`` are those since the event before.
+ */
+export interface IngestionProgressed {
+stage: string
+status: string
+total: number
+done: number
+stored: number
+unchanged: number
+failed: number
+failures: FailedDocument[]
+}
+/**
+ * A file, or a line of it (``corpus.jsonl:17``), that gave no document; ``reason`` goes on after the path.
+ */
+export interface FailedDocument {
+path: string
+reason: string
+}
+/**
+ * The last event of a job, also when documents failed; ``error`` comes instead when it could not go on.
+ */
+export interface IngestionComplete {
+type: "ingestion_complete"
+content: IngestionCompleted
+timestamp: string
+}
+/**
+ * What became of the documents; ``elapsed_ms`` counts from the upload.
+ */
+export interface IngestionCompleted {
+stage: string
+status: string
+total: number
+stored: number
+unchanged: number
+failed: number
+elapsed_ms: number
 }
 export interface ChatRequest {
 message: string
@@ -375,4 +441,17 @@ scores?: {
 metadata?: {
 [k: string]: unknown
 }
+}
+export interface Job {
+job_id: string
+status: ("queued" | "running" | "completed" | "error")
+total: number
+done: number
+stored: number
+unchanged: number
+failed: number
+failures: FailedDocument[]
+created_at: string
+elapsed_ms: number
+error: (Failure | null)
 }
