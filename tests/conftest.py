@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 import uuid
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import asyncpg
@@ -111,7 +112,8 @@ def new_database_async(postgres):
 @pytest.fixture(scope="session")
 def new_database(new_database_async):
     """Return the same function for tests that are not async."""
-    return lambda: asyncio.run(new_database_async())
+    with ThreadPoolExecutor(1) as thread:  # of its own: Playwright has a loop in this one
+        yield lambda: thread.submit(asyncio.run, new_database_async()).result()
 
 
 class ServerProcess:

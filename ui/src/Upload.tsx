@@ -4,13 +4,9 @@ import { type DragEvent, useRef, useState } from "react";
 import { reasonOf, send, sendForm } from "./server";
 import { follow } from "./stream";
 import type { Numbered } from "./turns";
+import type { Event, FailedDocument, Job } from "./wire";
 
 const KINDS = ".md,.markdown,.txt,.html,.htm,.pdf,.jsonl,.ndjson,.gz";
-
-interface Failure {
-	path: string;
-	reason: string;
-}
 
 /** An upload under way, or what came of it. */
 interface Progress {
@@ -22,7 +18,7 @@ interface Progress {
 	total: number;
 	stored: number;
 	unchanged: number;
-	failures: Failure[];
+	failures: FailedDocument[];
 	ended: boolean;
 	problem?: string;
 }
@@ -137,7 +133,7 @@ async function upload(files: File[], update: (change: (progress: Progress) => Pr
 	for (const file of files) form.append("file", file);
 	const heard = (events: Numbered[]) => update((progress) => events.reduce(take, progress));
 	try {
-		const job = await sendForm<{ job_id: string }>("/documents", form, (sent) => update((now) => ({ ...now, sent })));
+		const job = await sendForm<Job>("/documents", form, (sent) => update((now) => ({ ...now, sent })));
 		update((now) => ({ ...now, sent: 1 }));
 		const leave = new AbortController();
 		const begin = () => send(`/jobs/${job.job_id}/events`);
@@ -150,14 +146,17 @@ async function upload(files: File[], update: (change: (progress: Progress) => Pr
 }
 
 /** Take in an event of the job. */
-function take(progress: Progress, { event }: Numbered): Progress {
+function take(progress: Progress, numbered: Numbered): Progress {
+	const event = numbered.event as Event;
 	switch (event.type) {
+		case "ingestion_start":
+			return { ...progress, total: event.content.total };
 		case "ingestion_progress": {
-			const { failures, ...counts } = event.content as Progress;
-			return { ...progress, ...counts, failures: [...progress.failures, ...failures] };
+			const { done, total, stored, unchanged, failures } = event.content;
+			return { ...progress, done, total, stored, unchanged, failures: [...progress.failures, ...failures] };
 		}
 		case "error":
-			return { ...progress, problem: (event.content as { message: string }).message };
+			return { ...progress, problem: event.content.message };
 		default:
 			return progress;
 	}
