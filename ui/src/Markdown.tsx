@@ -6,6 +6,12 @@ import ReactMarkdown, { type Components } from "react-markdown";
 import remarkGfm from "remark-gfm";
 import remend from "remend";
 
+type Tree = Parameters<typeof findAndReplace>[0];
+
+const DEEPEST = 100;
+/** Quotes and lists as deep as that on one line, which the parser would take seconds for. */
+const DEEP_LINE = /^[ \t]*(?:(?:>|(?:[-+*]|\d{1,9}[.)])[ \t])[ \t]*){100}/m;
+
 interface Props {
 	text: string;
 	/** Whether more is to come. */
@@ -38,36 +44,61 @@ const Block = memo(function Block({ text, cite, link }: Omit<Props, "open">) {
 			</div>
 		),
 	};
-	return (
-		<ReactMarkdown remarkPlugins={[remarkGfm, citations]} components={components}>
-			{text}
-		</ReactMarkdown>
-	);
+	try {
+		if (DEEP_LINE.test(text)) throw new RangeError("nested too deeply");
+		return ReactMarkdown({ remarkPlugins: [remarkGfm, citations, shallow], components, children: text });
+	} catch {
+		return <pre>{text}</pre>; // the parser may run out of stack, too
+	}
 });
 
-/** Cut at blank lines outside of fenced code, so that what is whole is not rendered again with every token. */
+const FENCE = /^ {0,3}(`{3,}(?=[^`]*$)|~{3,})(.*)/;
+/** A line that belongs to what is before it even behind a blank one: indented, or a list's next item. */
+const GOES_ON = /^(?:\s|(?:[-+*]|\d{1,9}[.)])(?:\s|$))/;
+/** What a link or a footnote anywhere in the text may refer to; numbers are citations. */
+const DEFINITION = /^ {0,3}\[(?!\d{1,2}\])[^\]\n]+\]:/m;
+
+/** Cut at blank lines where a block surely ends, so that what is whole is not rendered again with every token. */
 export function blocksOf(text: string): string[] {
+	if (DEFINITION.test(text)) return [text];
 	const blocks: string[][] = [[]];
 	let fence = "";
+	let blank = false;
 	for (const line of text.split("\n")) {
-		const mark = /^ {0,3}(`{3,}|~{3,})/.exec(line)?.[1] ?? "";
+		if (blank && !fence && !GOES_ON.test(line)) blocks.push([]);
+		const [, mark = "", info = ""] = FENCE.exec(line) ?? [];
 		if (!fence) fence = mark;
-		else if (mark.startsWith(fence)) fence = "";
-		if (!fence && line.trim() === "" && !mark) blocks.push([]);
-		else blocks.at(-1)?.push(line);
+		else if (mark.startsWith(fence) && !info.trim()) fence = "";
+		blank = line.trim() === "";
+		blocks.at(-1)?.push(line);
 	}
-	return blocks.filter((lines) => lines.length).map((lines) => lines.join("\n"));
+	return blocks.map((lines) => lines.join("\n"));
 }
 
 /** Make `[1]` an element of its own, wherever it is text. */
 function citations() {
-	return (tree: Parameters<typeof findAndReplace>[0]) =>
-		findAndReplace(tree, [
-			/\[(\d{1,2})\]/g,
-			(_: string, n: string, __: RegExpMatchObject) => ({
-				type: "strong",
-				data: { hName: "cite" },
-				children: [{ type: "text", value: n }],
-			}),
-		]);
+	return (tree: Tree) =>
+		findAndReplace(
+			tree,
+			[
+				/\[(\d{1,2})\]/g,
+				(_: string, n: string, __: RegExpMatchObject) => ({
+					type: "strong",
+					data: { hName: "cite" },
+					children: [{ type: "text", value: n }],
+				}),
+			],
+			{ ignore: ["link", "linkReference"] }, // a button holds no other
+		);
+}
+
+/** Refuse what is nested so deeply that React, or the browser, would run out of stack. */
+function shallow() {
+	return (tree: Tree) => {
+		let level: Tree[] = [tree];
+		for (let depth = 0; level.length; depth++) {
+			if (depth > DEEPEST) throw new RangeError("nested too deeply");
+			level = level.flatMap((node) => ("children" in node ? node.children : []));
+		}
+	};
 }
