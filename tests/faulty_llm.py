@@ -11,6 +11,8 @@ A question may contain ``llm:<mode>``; without one the answer is ``TOKENS``. Mod
     answers 307 to another port, on which whoever calls is noted in ``strays``
 ``headerless``
     never says a word
+``echo<n>``
+    answers with the n-th of ``texts``, a code point at a time if it is short, else 3 to 7
 """
 
 import asyncio
@@ -41,6 +43,9 @@ MARKDOWN = re.findall(
 LENGTH = re.compile(rb"content-length: *(\d+)", re.IGNORECASE)
 MODE = re.compile(r"llm:([a-z]+)(\d*)(?:ra(\w+))?")
 HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n%b\r\n\r\n"
+SHORT_CHARS = 400
+"""Up to this length an echo's every code point is a token, with a pause behind it so that a page shows it."""
+PAUSE_S = 0.001
 PATIENCE_S = 3
 """How long an answered client's connection is left open for it to close."""
 
@@ -64,6 +69,7 @@ class FaultyLLM:
         self.calls = []
         self.closed_at = []
         self.strays = []
+        self.texts = []
         self.open = 0
         self._loop = asyncio.new_event_loop()
         self._ready = threading.Event()
@@ -131,7 +137,7 @@ class FaultyLLM:
     async def _stream(self, call, mode, reader, writer):
         self.open += 1
         leaving = asyncio.ensure_future(reader.read(1))
-        answering = asyncio.ensure_future(getattr(Answers(call, writer), mode)())
+        answering = asyncio.ensure_future(getattr(Answers(call, writer, self.texts), mode)())
         await asyncio.wait({leaving, answering}, return_when=asyncio.FIRST_COMPLETED)
         left_early = not answering.done()
         await asyncio.wait({leaving}, timeout=PATIENCE_S)  # also told, a little later, of a connection that broke
@@ -163,9 +169,10 @@ class FaultyLLM:
 class Answers:
     """What a far end says to one call, a method for each mode."""
 
-    def __init__(self, call, writer):
+    def __init__(self, call, writer, texts):
         self._call = call
         self._writer = writer
+        self._texts = texts
         self._chunked = self._head_sent = False
 
     async def headerless(self):
@@ -201,6 +208,13 @@ class Answers:
             due += 0.02
             await asyncio.sleep(due - time.monotonic())
             await self._say(f" {time.monotonic_ns()}")
+        await self._finish()
+
+    async def echo(self):
+        text = self._texts[int(MODE.findall(self._call.question)[0][1])]
+        for piece in pieces(text):
+            await self._say(piece)
+            await asyncio.sleep(PAUSE_S if len(text) <= SHORT_CHARS else 0)
         await self._finish()
 
     async def silent(self):
@@ -327,6 +341,14 @@ class Answers:
         self._writer.write(content)
         self._call.last_written_at = time.monotonic()
         await self._writer.drain()
+
+
+def pieces(text):
+    """Yield a text in tokens that keep to no border of words, marks or characters."""
+    sizes = cycle([1]) if len(text) <= SHORT_CHARS else cycle([3, 5, 4, 7, 6])
+    rest = iter(text)
+    while piece := "".join(islice(rest, next(sizes))):
+        yield piece
 
 
 def chunk(delta, reason=None):

@@ -13,6 +13,12 @@ export const Follow = createContext<(address: string) => void>(() => undefined);
 /** What stands for `[n]`; without it, `[n]` is text. */
 export const Cite = createContext<((n: number) => ReactNode) | undefined>(undefined);
 
+type Tree = Parameters<typeof findAndReplace>[0];
+
+const DEEPEST = 100;
+/** Quotes and lists as deep as that on one line, which the parser would take seconds for. */
+const DEEP_LINE = /^[ \t]*(?:(?:>|(?:[-+*]|\d{1,9}[.)])[ \t])[ \t]*){100}/m;
+
 interface Props {
 	text: string;
 	/** Whether more is to come. */
@@ -43,14 +49,15 @@ interface BlockProps {
 }
 
 const Block = memo(function Block({ text, cited, marked }: BlockProps) {
-	const plugins: NonNullable<Options["remarkPlugins"]> = [remarkGfm];
+	const plugins: NonNullable<Options["remarkPlugins"]> = [remarkGfm, shallow];
 	if (cited) plugins.push(citations);
 	if (marked) plugins.push([marking, marked]);
-	return (
-		<ReactMarkdown remarkPlugins={plugins} components={COMPONENTS}>
-			{text}
-		</ReactMarkdown>
-	);
+	try {
+		if (DEEP_LINE.test(text)) throw new RangeError("nested too deeply");
+		return ReactMarkdown({ remarkPlugins: plugins, components: COMPONENTS, children: text });
+	} catch {
+		return <pre>{text}</pre>; // the parser may run out of stack, too
+	}
 });
 
 const COMPONENTS: Components = {
@@ -91,25 +98,33 @@ function Code({ children }: { children: ReactNode }) {
 	);
 }
 
-/** Cut at blank lines outside of fenced code, so that what is whole is not rendered again with every token. */
+const FENCE = /^ {0,3}(`{3,}(?=[^`]*$)|~{3,})(.*)/;
+/** A line that belongs to what is before it even behind a blank one: indented, or a list's next item. */
+const GOES_ON = /^(?:\s|(?:[-+*]|\d{1,9}[.)])(?:\s|$))/;
+/** What a link or a footnote anywhere in the text may refer to; numbers are citations. */
+const DEFINITION = /^ {0,3}\[(?!\d{1,2}\])[^\]\n]+\]:/m;
+
+/** Cut at blank lines where a block surely ends, so that what is whole is not rendered again with every token. */
 export function blocksOf(text: string): string[] {
+	if (DEFINITION.test(text)) return [text];
 	const blocks: string[][] = [[]];
 	let fence = "";
+	let blank = false;
 	for (const line of text.split("\n")) {
-		const mark = /^ {0,3}(`{3,}|~{3,})/.exec(line)?.[1] ?? "";
+		if (blank && !fence && !GOES_ON.test(line)) blocks.push([]);
+		const [, mark = "", info = ""] = FENCE.exec(line) ?? [];
 		if (!fence) fence = mark;
-		else if (mark.startsWith(fence)) fence = "";
-		if (!fence && line.trim() === "" && !mark) blocks.push([]);
-		else blocks.at(-1)?.push(line);
+		else if (mark.startsWith(fence) && !info.trim()) fence = "";
+		blank = line.trim() === "";
+		blocks.at(-1)?.push(line);
 	}
-	return blocks.filter((lines) => lines.length).map((lines) => lines.join("\n"));
+	return blocks.map((lines) => lines.join("\n"));
 }
-
-type Tree = Parameters<typeof findAndReplace>[0];
 
 /** Make `[1]` an element of its own, wherever it is text. */
 function citations() {
-	return (tree: Tree) => findAndReplace(tree, [/\[(\d{1,2})\]/g, (_: string, n: string) => named("cite", n)]);
+	const replaced = (_: string, n: string) => named("cite", n);
+	return (tree: Tree) => findAndReplace(tree, [/\[(\d{1,2})\]/g, replaced], { ignore: ["link", "linkReference"] }); // a button holds no other
 }
 
 /** Mark the words that have one of these stems. */
@@ -123,4 +138,15 @@ function marking(stems: ReadonlySet<string>) {
 
 function named(hName: string, value: string) {
 	return { type: "strong" as const, data: { hName }, children: [{ type: "text" as const, value }] };
+}
+
+/** Refuse what is nested so deeply that React, or the browser, would run out of stack. */
+function shallow() {
+	return (tree: Tree) => {
+		let level: Tree[] = [tree];
+		for (let depth = 0; level.length; depth++) {
+			if (depth > DEEPEST) throw new RangeError("nested too deeply");
+			level = level.flatMap((node) => ("children" in node ? node.children : []));
+		}
+	};
 }

@@ -52,7 +52,9 @@ test("an address that is broken leads to a new conversation, and throws nothing"
 	expect(placeOf("#/session/%E0%A4")).toEqual({ view: "conversation", sessionId: "%E0%A4" });
 });
 
-test("blocks end at blank lines, but not within fenced code", () => {
-	expect(blocksOf("a\nb\n\nc")).toEqual(["a\nb", "c"]);
-	expect(blocksOf("```\na\n\nb\n```\n\nc")).toEqual(["```\na\n\nb\n```", "c"]);
+test("blocks end at blank lines, but not within fenced code or lists, nor where a link needs its definition", () => {
+	expect(blocksOf("a\nb\n\nc")).toEqual(["a\nb\n", "c"]);
+	expect(blocksOf("```\na\n\nb\n```\n\nc")).toEqual(["```\na\n\nb\n```\n", "c"]);
+	expect(blocksOf("- a\n\n- b\n\nc")).toEqual(["- a\n\n- b\n", "c"]);
+	expect(blocksOf("[a][x]\n\n[x]: https://example.com")).toEqual(["[a][x]\n\n[x]: https://example.com"]);
 });
