@@ -42,7 +42,9 @@ WIDE = """() => {
     const text = [...document.querySelectorAll("article .text")].at(-1);
     return text.scrollWidth > text.clientWidth;
 }"""
-DRAWN = "() => [...document.querySelectorAll('article .text')].map((text) => text.innerHTML)"
+DRAWN = """() => [...document.querySelectorAll("article .text")].map(
+    (text) => text.innerHTML.replaceAll(/ id="base-ui-[^"]*"/g, "")
+)"""
 pytestmark = pytest.mark.timeout(120)
 
 
@@ -103,7 +105,7 @@ class Watched:
             self.wrongs.append((awkward.text[:80], found, answer(self.page).inner_html()[:300]))
 
     def drawn(self):
-        """Return each answer's elements."""
+        """Return each answer's elements, without the numbers that citations are given as they are made."""
         return self.page.evaluate(DRAWN)
 
 

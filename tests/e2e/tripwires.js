@@ -8,7 +8,7 @@ function wrong(element) {
 	const names = element.getAttributeNames();
 	const handlers = names.filter((name) => name.startsWith("on"));
 	const styled = element.hasAttribute("style") && !ALIGNMENT.test(element.getAttribute("style"));
-	const clobbers = element.id && !/^(user-content-|footnote-label$)/.test(element.id);
+	const clobbers = element.id && !/^(user-content-|footnote-label$|base-ui-)/.test(element.id);
 	return element.matches(BANNED) || element.localName.includes("-") || handlers.length || styled || clobbers;
 }
 

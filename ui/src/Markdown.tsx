@@ -56,7 +56,7 @@ const Block = memo(function Block({ text, cited, marked }: BlockProps) {
 		if (DEEP_LINE.test(text)) throw new RangeError("nested too deeply");
 		return ReactMarkdown({ remarkPlugins: plugins, components: COMPONENTS, children: text });
 	} catch {
-		return <pre>{text}</pre>; // the parser may run out of stack, too
+		return <Code>{text}</Code>; // the parser may run out of stack, too
 	}
 });
 
