@@ -25,6 +25,12 @@ def passed(text, passages, size):
         ("spaces  stay ", "spaces  stay "),
         ("[2] first", "[2] first"),
         ("[99999999999999999999] x", " x"),
+        ("in `a[9]` [9]", "in `a[9]`"),
+        ("in ``a`[9]`` [9]", "in ``a`[9]``"),
+        ("```\na[9]\n\nb[0, 1]\n```\nend [9]", "```\na[9]\n\nb[0, 1]\n```\nend"),
+        ("````\n```\na[9]\n````` [9]", "````\n```\na[9]\n`````"),
+        ("a lone ` mark [9]\nend [9]", "a lone ` mark [9]\nend"),
+        ("over\nlines [1,\n9]", "over\nlines [1]"),
     ],
 )
 @pytest.mark.parametrize("size", [1, 2, 3, 100])

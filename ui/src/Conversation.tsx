@@ -58,7 +58,7 @@ function Welcome({ ask }: { ask(question: string): void }) {
 /** What a screen reader is told: the stage at work, and the answer when it is whole; nothing of stored answers. */
 function spoken(turn: Turn | undefined): string {
 	if (!turn?.lastId) return "";
-	if (turn.status === "completed") return turn.text;
+	if (turn.status === "completed") return turn.text.replaceAll(/\s?\[\d+\]|[*_`#|~]+/g, "");
 	if (turn.status === "cancelled") return "Stopped.";
 	const stage = turn.stages.findLast(({ elapsedMs }) => elapsedMs === undefined);
 	return stage ? `${labelOf(stage.name)}...` : "";

@@ -54,11 +54,14 @@ const Block = memo(function Block({ text, cited, marked }: BlockProps) {
 	if (marked) plugins.push([marking, marked]);
 	try {
 		if (DEEP_LINE.test(text)) throw new RangeError("nested too deeply");
-		return ReactMarkdown({ remarkPlugins: plugins, components: COMPONENTS, children: text });
+		return ReactMarkdown({ remarkPlugins: plugins, components: COMPONENTS, urlTransform: asGiven, children: text });
 	} catch {
 		return <Code>{text}</Code>; // the parser may run out of stack, too
 	}
 });
+
+/** No address becomes one of an element: they are shown, and what is no web address is not opened. */
+const asGiven = (address: string) => address;
 
 const COMPONENTS: Components = {
 	img: ({ alt }) => <span className="image">[{alt || "image"}]</span>,
@@ -99,8 +102,8 @@ function Code({ children }: { children: ReactNode }) {
 }
 
 const FENCE = /^ {0,3}(`{3,}(?=[^`]*$)|~{3,})(.*)/;
-/** A line that belongs to what is before it even behind a blank one: indented, or a list's next item. */
-const GOES_ON = /^(?:\s|(?:[-+*]|\d{1,9}[.)])(?:\s|$))/;
+/** A line that belongs to what is before it even behind a blank one: blank, indented, or a list's next item. */
+const GOES_ON = /^(?:$|\s|(?:[-+*]|\d{1,9}[.)])(?:\s|$))/;
 /** What a link or a footnote anywhere in the text may refer to; numbers are citations. */
 const DEFINITION = /^ {0,3}\[(?!\d{1,2}\])[^\]\n]+\]:/m;
 
