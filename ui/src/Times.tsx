@@ -69,7 +69,7 @@ function summaryOf(turn: Turn): string {
 	return [
 		turn.firstTokenMs !== undefined && `First token after ${shownTime(turn.firstTokenMs)} of writing`,
 		`${turn.tokens} ${turn.tokens === 1 ? "token" : "tokens"}`,
-		speed !== undefined && `${speed.toFixed(speed < 10 ? 1 : 0)} tokens/s`,
+		speed !== undefined && `${speed < 10 ? speed.toFixed(1) : Math.round(speed).toLocaleString()} tokens/s`,
 		turn.elapsedMs !== undefined && `${shownTime(turn.elapsedMs)} in all`,
 	]
 		.filter(Boolean)
