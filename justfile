@@ -6,7 +6,8 @@ _list:
     @just --list --unsorted
 
 # Start the server on http://localhost:8000, everything it needs included
-serve *arguments: page
+[parallel]
+serve *arguments: page _installed
     uv run --no-dev --group model --locked stagecast serve "$@"
 
 # Start the server on 8000 anew whenever the code changes, and the page on http://localhost:3000
@@ -32,6 +33,9 @@ page:
     if [ -f $built ] && [ -z "$(find ui/index.html ui/vite.config.ts ui/package-lock.json ui/src -newer $built)" ]; then exit; fi
     if ! command -v npm >/dev/null; then echo "There is no Node here: the server goes without its page."; exit; fi
     just _node_modules && (cd ui && npm run --silent build -- --logLevel warn) || echo "The page could not be built (Node 20.19 or newer is needed)."
+
+_installed:
+    [ -d .venv ] || uv sync --no-dev --group model --locked
 
 _node_modules:
     [ ui/node_modules/.package-lock.json -nt ui/package-lock.json ] || (cd ui && npm ci --no-audit --no-fund --silent)
@@ -63,6 +67,6 @@ migrate:
 revision message: migrate
     uv run --locked alembic revision --autogenerate -m "{{ message }}"
 
-# Measure: `questions [FILE]` asks a running server and counts right answers, `tokens` times an LLM's tokens
+# Measure: `questions [FILE]` asks a running server and counts right answers, `tokens` times an LLM's tokens, `page` the page
 bench name="questions" *arguments:
     uv run --locked python -m tests.bench.{{ name }} {{ arguments }}

@@ -9,6 +9,7 @@ import { AskForKey, FollowLink } from "./dialogs";
 import { Follow } from "./Markdown";
 import { Sidebar } from "./Sidebar";
 import { onKey } from "./server";
+import { useUploads } from "./Upload";
 import { useConversations } from "./useConversations";
 
 export function App() {
@@ -16,6 +17,7 @@ export function App() {
 	const [opened, setOpened] = useState(place.view === "conversation" ? place.sessionId : undefined);
 	const [address, follow] = useState<string>();
 	const [needsKey, needKey] = useState(false);
+	const [draft, setDraft] = useState("");
 	const isConversation = place.view === "conversation";
 	if (isConversation && place.sessionId !== opened) setOpened(place.sessionId);
 	const inView = useRef(isConversation);
@@ -26,8 +28,10 @@ export function App() {
 		[go],
 	);
 	const asking = useConversations(opened, begun);
+	const uploads = useUploads();
 	useEffect(() => onKey("needed", () => needKey(true)), []);
 
+	const search = (query: string) => go({ view: "collection", query });
 	const begin = () => {
 		asking.begin();
 		go({ view: "conversation" });
@@ -37,8 +41,8 @@ export function App() {
 			<div className="page">
 				<Sidebar place={place} go={go} begin={begin} answering={asking.answering} />
 				<main>
-					{place.view === "conversation" && <Conversation asking={asking} opened={opened} />}
-					{place.view === "collection" && <Collection />}
+					{isConversation && <Conversation asking={asking} opened={opened} draft={draft} setDraft={setDraft} />}
+					{place.view === "collection" && <Collection query={place.query} search={search} uploads={uploads} />}
 					{place.view === "document" && (
 						<DocumentView key={place.documentId} documentId={place.documentId} chunk={place.chunk} />
 					)}

@@ -6,14 +6,20 @@ import { Delete } from "./dialogs";
 import { forgetDocuments } from "./passages";
 import { Search } from "./Search";
 import { onKey, read, reasonOf, send } from "./server";
-import { Upload } from "./Upload";
+import { Upload, type Uploads } from "./Upload";
 import { shownDate, shownSize } from "./units";
 import type { DocumentPage, DocumentRow } from "./wire";
 
 const PAGE = 100;
 
-export function Collection() {
-	const { documents, total, problem, more, again } = useDocuments();
+interface Props {
+	query: string | undefined;
+	search(query: string): void;
+	uploads: Uploads;
+}
+
+export function Collection({ query, search, uploads }: Props) {
+	const { documents, total, problem, more, again, version } = useDocuments();
 	const [deleted, remove] = useState<DocumentRow>();
 	const [refused, setRefused] = useState<string>();
 	const deleteIt = ({ id }: DocumentRow) => {
@@ -22,11 +28,14 @@ export function Collection() {
 			.catch((problem) => setRefused(reasonOf(problem)))
 			.finally(again);
 	};
+	const ended = uploads.list.filter((upload) => upload.ended).length;
+	// biome-ignore lint/correctness/useExhaustiveDependencies: an upload that has ended has changed the collection
+	useEffect(again, [ended, again]);
 	return (
 		<section className="view">
 			<h1>Collection</h1>
-			<Search />
-			<Upload changed={again} />
+			<Search query={query} search={search} version={version} />
+			<Upload {...uploads} />
 			<h2>{total === undefined ? "Documents" : `${total.toLocaleString()} documents`}</h2>
 			{(problem ?? refused) && (
 				<p className="notice failed" role="alert">
@@ -117,5 +126,5 @@ function useDocuments() {
 			.catch((problem) => leave.signal.aborted || setProblem(reasonOf(problem)));
 		return () => leave.abort();
 	}, [pages, version]);
-	return { ...found, problem, more: () => setPages((now) => now + 1), again };
+	return { ...found, problem, more: () => setPages((now) => now + 1), again, version };
 }

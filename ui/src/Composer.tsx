@@ -1,17 +1,18 @@
 /** The box for the next question; while one is answered, the button that stops it. */
 
-import { type FormEvent, type KeyboardEvent, useEffect, useRef, useState } from "react";
+import { type FormEvent, type KeyboardEvent, useEffect, useRef } from "react";
 
 interface Props {
 	busy: boolean;
 	ask(question: string): void;
 	stop(): void;
+	text: string;
+	setText(text: string): void;
 }
 
 const MAX_CHARS = 5000;
 
-export function Composer({ busy, ask, stop }: Props) {
-	const [text, setText] = useState("");
+export function Composer({ busy, ask, stop, text, setText }: Props) {
 	const box = useRef<HTMLTextAreaElement>(null);
 
 	useEffect(() => {

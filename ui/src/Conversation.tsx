@@ -13,7 +13,15 @@ const EXAMPLES = [
 ];
 const AT_END_PX = 80;
 
-export function Conversation({ asking, opened }: { asking: Asking; opened: string | undefined }) {
+interface Props {
+	asking: Asking;
+	opened: string | undefined;
+	/** What is written in the box. */
+	draft: string;
+	setDraft(text: string): void;
+}
+
+export function Conversation({ asking, opened, draft, setDraft }: Props) {
 	const { turns, ask, stop, busy, problem } = asking;
 	return (
 		<>
@@ -32,7 +40,7 @@ export function Conversation({ asking, opened }: { asking: Asking; opened: strin
 			<p className="sr-only" aria-live="polite">
 				{spoken(turns.at(-1))}
 			</p>
-			<Composer busy={busy} ask={ask} stop={stop} />
+			<Composer busy={busy} ask={ask} stop={stop} text={draft} setText={setDraft} />
 		</>
 	);
 }

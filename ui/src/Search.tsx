@@ -1,6 +1,6 @@
 /** A search without an answer: what was found, and how each part of the retrieval judged it. */
 
-import { type FormEvent, useState } from "react";
+import { type FormEvent, useEffect, useState } from "react";
 import { addressOf } from "./address";
 import { read, reasonOf, withBody } from "./server";
 import type { Passage, SearchResult } from "./wire";
@@ -8,20 +8,21 @@ import type { Passage, SearchResult } from "./wire";
 const FOUND = 10;
 const LABELS: Record<string, string> = { dense: "Meaning", lexical: "Words", fused: "Fused", reranked: "Reranked" };
 
-export function Search() {
-	const [query, setQuery] = useState("");
-	const [result, setResult] = useState<SearchResult>();
-	const [problem, setProblem] = useState<string>();
-	const [searching, setSearching] = useState(false);
+interface Props {
+	/** What is searched for; nothing yet. */
+	query: string | undefined;
+	search(query: string): void;
+	/** Changes when the collection has changed. */
+	version: number;
+}
+
+export function Search({ query, search, version }: Props) {
+	const [text, setText] = useState("");
+	const { result, problem, searching } = useResult(query, version);
+	useEffect(() => setText(query ?? ""), [query]);
 	const submit = (event: FormEvent) => {
 		event.preventDefault();
-		if (!query.trim()) return;
-		setSearching(true);
-		setProblem(undefined);
-		read<SearchResult>("/search", withBody("POST", { query, limit: FOUND }))
-			.then(setResult)
-			.catch((problem) => setProblem(reasonOf(problem)))
-			.finally(() => setSearching(false));
+		if (text.trim()) search(text.trim());
 	};
 	return (
 		<search>
@@ -30,10 +31,10 @@ export function Search() {
 					type="search"
 					aria-label="Search the collection"
 					placeholder="Search the collection, and see how each part judges"
-					value={query}
-					onChange={(event) => setQuery(event.target.value)}
+					value={text}
+					onChange={(event) => setText(event.target.value)}
 				/>
-				<button type="submit" className="primary" disabled={searching || !query.trim()}>
+				<button type="submit" className="primary" disabled={searching || !text.trim()}>
 					Search
 				</button>
 			</form>
@@ -42,9 +43,26 @@ export function Search() {
 					{problem}
 				</p>
 			)}
-			<div aria-live="polite">{result && <Found result={result} />}</div>
+			<p className="sr-only" role="status">
+				{result && !searching && `${result.passages.length} passages found`}
+			</p>
+			{result && <Found result={result} />}
 		</search>
 	);
+}
+
+function useResult(query: string | undefined, version: number) {
+	const [found, setFound] = useState<{ query?: string; result?: SearchResult; problem?: string }>({});
+	// biome-ignore lint/correctness/useExhaustiveDependencies: in another collection something else is found
+	useEffect(() => {
+		if (query === undefined) return;
+		const left = new AbortController();
+		read<SearchResult>("/search", { ...withBody("POST", { query, limit: FOUND }), signal: left.signal })
+			.then((result) => setFound({ query, result }))
+			.catch((problem) => left.signal.aborted || setFound({ query, problem: reasonOf(problem) }));
+		return () => left.abort();
+	}, [query, version]);
+	return { ...found, searching: found.query !== query };
 }
 
 function Found({ result }: { result: SearchResult }) {

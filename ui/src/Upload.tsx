@@ -9,7 +9,7 @@ import type { Event, FailedDocument, Job } from "./wire";
 const KINDS = ".md,.markdown,.txt,.html,.htm,.pdf,.jsonl,.ndjson,.gz";
 
 /** An upload under way, or what came of it. */
-interface Progress {
+export interface Progress {
 	key: number;
 	name: string;
 	/** Share of the bytes that has left, 0 to 1. */
@@ -23,19 +23,26 @@ interface Progress {
 	problem?: string;
 }
 
-export function Upload({ changed }: { changed(): void }) {
-	const [uploads, setUploads] = useState<Progress[]>([]);
-	const [over, setOver] = useState(false);
-	const input = useRef<HTMLInputElement>(null);
+export interface Uploads {
+	list: Progress[];
+	begin(files: File[]): void;
+}
 
+/** What is being uploaded, or was, since the page was opened. */
+export function useUploads(): Uploads {
+	const [list, setList] = useState<Progress[]>([]);
 	const begin = (files: File[]) => {
 		if (!files.length) return;
 		const begun = newProgress(files);
-		setUploads((now) => [begun, ...now]);
-		const update = (change: (progress: Progress) => Progress) =>
-			setUploads((now) => now.map((each) => (each.key === begun.key ? change(each) : each)));
-		void upload(files, update).finally(changed);
+		setList((now) => [begun, ...now]);
+		void upload(files, (change) => setList((now) => now.map((each) => (each.key === begun.key ? change(each) : each))));
 	};
+	return { list, begin };
+}
+
+export function Upload({ list, begin }: Uploads) {
+	const [over, setOver] = useState(false);
+	const input = useRef<HTMLInputElement>(null);
 	const drop = (event: DragEvent) => {
 		event.preventDefault();
 		setOver(false);
@@ -70,8 +77,8 @@ export function Upload({ changed }: { changed(): void }) {
 					}}
 				/>
 			</div>
-			<ul className="uploads" aria-live="polite">
-				{uploads.map((progress) => (
+			<ul className="uploads">
+				{list.map((progress) => (
 					<UploadEntry key={progress.key} progress={progress} />
 				))}
 			</ul>
@@ -84,6 +91,9 @@ function UploadEntry({ progress }: { progress: Progress }) {
 	return (
 		<li>
 			<span>{name}</span> <span className="soft">{stateOf(progress)}</span>
+			<span className="sr-only" role="status">
+				{ended && `${name}: ${stateOf(progress)}`}
+			</span>
 			{!ended && <progress aria-label={`Progress of ${name}`} value={shareOf(progress)} max={1} />}
 			{problem && (
 				<p className="notice failed" role="alert">

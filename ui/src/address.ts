@@ -4,7 +4,8 @@ import { useCallback, useEffect, useState } from "react";
 
 export type Place =
 	| { view: "conversation"; sessionId?: string }
-	| { view: "collection" }
+	/** `query`: what is searched for. */
+	| { view: "collection"; query?: string }
 	/** `chunk`: the position of the passage that is shown in its place. */
 	| { view: "document"; documentId: string; chunk?: number };
 
@@ -13,7 +14,7 @@ export function addressOf(place: Place): string {
 		case "conversation":
 			return place.sessionId === undefined ? "#/" : `#/session/${encodeURIComponent(place.sessionId)}`;
 		case "collection":
-			return "#/collection";
+			return place.query === undefined ? "#/collection" : `#/collection?query=${encodeURIComponent(place.query)}`;
 		case "document": {
 			const address = `#/document/${encodeURIComponent(place.documentId)}`;
 			return place.chunk === undefined ? address : `${address}?chunk=${place.chunk}`;
@@ -25,7 +26,8 @@ export function addressOf(place: Place): string {
 export function placeOf(hash: string): Place {
 	const [, session] = /^#\/session\/([^?]+)$/.exec(hash) ?? [];
 	if (session !== undefined) return { view: "conversation", sessionId: decoded(session) };
-	if (hash === "#/collection") return { view: "collection" };
+	const [collection, query] = /^#\/collection(?:\?query=(.*))?$/.exec(hash) ?? [];
+	if (collection) return query ? { view: "collection", query: decoded(query) } : { view: "collection" };
 	const [, id, chunk] = /^#\/document\/([^?]+)(?:\?chunk=(\d+))?$/.exec(hash) ?? [];
 	if (id === undefined) return { view: "conversation" };
 	const whole: Place = { view: "document", documentId: decoded(id) };

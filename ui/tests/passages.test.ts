@@ -41,6 +41,7 @@ test.each<Place>([
 	{ view: "conversation" },
 	{ view: "conversation", sessionId: "test-session:1.2" },
 	{ view: "collection" },
+	{ view: "collection", query: "what? is 50 % of #1 & more" },
 	{ view: "document", documentId: "notes/a b?c#d%2F.md" },
 	{ view: "document", documentId: "https://example.com//x/", chunk: 12 },
 ])("a place is found again by its address: %o", (place) => {
