@@ -115,6 +115,8 @@ def _identifier(value: object) -> str:
     name = clean(str(value)).strip()
     if not name or any(unicodedata.category(char) == "Cc" for char in name):
         raise Refused("has an id with control characters" if name else "has no id")
+    if {".", ".."} & set(name.split("/")):
+        raise Refused("has an id with a part . or .., which has no place in an address")
     if len(name) > MAX_ID_CHARS:
         raise Refused(f"has an id of {len(name)} characters; {MAX_ID_CHARS} are allowed")
     return name

@@ -66,6 +66,10 @@ def test_files_are_added_read_found_cited_and_deleted(browsing, empty):
     page.keyboard.press("Enter")
     expect(page.get_by_text("Ordered by")).to_be_visible()
     expect(page.locator(".found")).not_to_contain_text("Zolperidol")
+    page.get_by_role("link", name="Collection").click()
+    expect(page.locator(".found")).to_have_count(0)
+    page.get_by_label("Search the collection").fill("weather")
+    expect(page.get_by_role("button", name="Search")).to_be_enabled()
 
 
 def test_a_file_is_dropped_on_the_page_and_added_once(browsing, empty):

@@ -84,8 +84,9 @@ def test_a_network_that_fails_is_told_and_the_answer_comes_whole_when_it_is_back
     expect(answer(page)).to_contain_text("w10")
     browsing.set_offline(True)
     expect(page.get_by_role("alert")).to_contain_text("Connection lost", timeout=1000)
-    screenshot(page, "offline")
     page.wait_for_timeout(1500)
+    expect(page.get_by_role("alert")).to_contain_text("Connection lost")
+    screenshot(page, "offline")
     browsing.set_offline(False)
     expect(answer(page)).to_contain_text("w199")
     expect(page.get_by_role("alert")).to_have_count(0)
@@ -275,3 +276,48 @@ def test_events_are_logged_for_those_who_ask_for_it(browsing, llm_server):
     assert said[0].startswith("#1 run_start")
     assert said[-1].split()[1] == "done"
     assert sum(" token " in line for line in said) == 7
+
+
+def test_what_is_in_the_box_is_not_sent_by_stop(browsing, llm_server):
+    page = opened(browsing, llm_server)
+    ask(page, "llm:slow one")
+    expect(answer(page)).to_contain_text("w2")
+    page.get_by_role("button", name="New").click()
+    page.get_by_label("Message").fill("a draft")
+    listed(page, "llm:slow one").get_by_role("link").click()
+    page.get_by_role("button", name="Stop").click()
+    expect(page.get_by_role("button", name="Send")).to_be_visible()
+    expect(page.get_by_label("Message")).to_have_value("a draft")
+    expect(page.locator("article")).to_have_count(1)
+
+
+def test_an_answer_that_was_lost_is_taken_up_again_by_retry(browsing, llm_server, llm):
+    page = opened(browsing, llm_server)
+    page.clock.install()
+    ask(page, "llm:slow lost for long")
+    expect(answer(page)).to_contain_text("w2")
+    browsing.set_offline(True)
+    for _ in range(20):  # each attempt sets the timer for the next
+        page.clock.run_for(4_000)
+    expect(page.get_by_role("alert")).to_contain_text("cannot be reached")
+    browsing.set_offline(False)
+    page.get_by_role("button", name="Retry").click()
+    expect(answer(page)).to_contain_text("w199", timeout=20_000)
+    assert answer(page).inner_text().strip() == WHOLE
+    assert len(llm.calls_about("lost for long")) == 1
+
+
+def test_a_passage_that_was_left_is_where_the_reader_comes_back_to(browsing, server):
+    page = opened(browsing, server)
+    page.set_viewport_size({"width": 360, "height": 420})
+    ask(page, QUESTION)
+    expect(page.get_by_role("button", name="Send")).to_be_visible()
+    turns = page.get_by_label("Questions and answers")
+    turns.evaluate("element => element.scrollTo(0, 50)")
+    page.get_by_role("button", name="Source 1").first.click()
+    page.get_by_role("link", name="Open document").click()
+    expect(page.get_by_role("region", name="Passage")).to_be_in_viewport()
+    expect(page).to_have_title(re.compile("aripiprazole"))
+    page.go_back()
+    expect(page.get_by_role("button", name="Source 1").first).to_be_visible()
+    assert 20 < turns.evaluate("element => element.scrollTop") < 80

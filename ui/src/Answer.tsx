@@ -13,10 +13,12 @@ const TICK_MS = 100;
 
 interface Props {
 	turn: Turn;
-	retry(question: string): void;
+	retry(turn: Turn): void;
+	/** Something is being answered, so that nothing can be asked. */
+	busy: boolean;
 }
 
-export const Answer = memo(function Answer({ turn, retry }: Props) {
+export const Answer = memo(function Answer({ turn, retry, busy }: Props) {
 	const [handle] = useState(() => Popover.createHandle<number>());
 	const cite = useCallback(
 		(n: number) =>
@@ -35,7 +37,7 @@ export const Answer = memo(function Answer({ turn, retry }: Props) {
 					<Markdown text={turn.text} open={isOpen(turn)} cited />
 				</Cite>
 			</div>
-			<Ending turn={turn} retry={() => retry(turn.question)} />
+			<Ending turn={turn} retry={() => retry(turn)} busy={busy} />
 			<Sources sources={turn.sources} handle={handle} />
 			{!isOpen(turn) && <Afterwards turn={turn} />}
 			<PassageWindow handle={handle} sources={turn.sources} answer={turn.text} />
@@ -78,7 +80,8 @@ function Ticking() {
 	return <time aria-hidden="true">{((now - begun) / 1000).toFixed(1)} s</time>;
 }
 
-function Ending({ turn, retry }: { turn: Turn; retry(): void }) {
+function Ending({ turn, retry, busy }: { turn: Turn; retry(): void; busy: boolean }) {
+	const isStored = turn.key === turn.runId; // it has failed before the page was opened
 	if (turn.reconnecting)
 		return (
 			<p className="notice" role="alert">
@@ -88,9 +91,9 @@ function Ending({ turn, retry }: { turn: Turn; retry(): void }) {
 	if (turn.status === "cancelled") return <p className="notice">Stopped. What was said is kept.</p>;
 	if (turn.status !== "error") return null;
 	return (
-		<div className="notice failed" role="alert">
+		<div className="notice failed" role={isStored ? undefined : "alert"}>
 			<p>{turn.failure?.message ?? "The answer could not be finished."}</p>
-			<button type="button" onClick={retry}>
+			<button type="button" disabled={busy} onClick={retry}>
 				Retry
 			</button>
 		</div>

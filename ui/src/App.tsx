@@ -1,7 +1,7 @@
 /** The page: conversations at the side; in the middle the open one, the collection, or a document of it. */
 
 import { useCallback, useEffect, useRef, useState } from "react";
-import { usePlace } from "./address";
+import { type Place, usePlace } from "./address";
 import { Collection } from "./Collection";
 import { Conversation } from "./Conversation";
 import { DocumentView } from "./DocumentView";
@@ -31,6 +31,8 @@ export function App() {
 	const uploads = useUploads();
 	useEffect(() => onKey("needed", () => needKey(true)), []);
 
+	useTitle(place, asking.turns[0]?.question);
+
 	const search = (query: string) => go({ view: "collection", query });
 	const begin = () => {
 		asking.begin();
@@ -52,4 +54,12 @@ export function App() {
 			{needsKey && <AskForKey close={() => needKey(false)} />}
 		</Follow>
 	);
+}
+
+/** Tells several tabs from one another. */
+function useTitle(place: Place, question: string | undefined) {
+	const shown = place.view === "conversation" ? question : place.view === "document" ? place.documentId : "Collection";
+	useEffect(() => {
+		document.title = shown ? `${shown} · Stagecast` : "Stagecast";
+	}, [shown]);
 }

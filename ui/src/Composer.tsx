@@ -4,6 +4,8 @@ import { type FormEvent, type KeyboardEvent, useEffect, useRef } from "react";
 
 interface Props {
 	busy: boolean;
+	/** The conversation is not there yet. */
+	loading: boolean;
 	ask(question: string): void;
 	stop(): void;
 	text: string;
@@ -12,25 +14,31 @@ interface Props {
 
 const MAX_CHARS = 5000;
 
-export function Composer({ busy, ask, stop, text, setText }: Props) {
+export function Composer({ busy, loading, ask, stop, text, setText }: Props) {
 	const box = useRef<HTMLTextAreaElement>(null);
 
 	useEffect(() => {
+		if (loading) return;
 		if (!busy) {
 			const { activeElement, body } = document;
 			if (activeElement === body || box.current?.form?.contains(activeElement)) box.current?.focus();
 			return; // whoever reads elsewhere stays there
 		}
 		const stopByKey = (event: globalThis.KeyboardEvent) => {
-			if (event.key === "Escape" && !document.querySelector("[role=dialog], [role=alertdialog]")) stop();
+			if (
+				event.key === "Escape" &&
+				!event.isComposing &&
+				!document.querySelector("[role=dialog], [role=alertdialog], input:focus")
+			)
+				stop();
 		};
 		window.addEventListener("keydown", stopByKey);
 		return () => window.removeEventListener("keydown", stopByKey);
-	}, [busy, stop]);
+	}, [busy, loading, stop]);
 
 	const submit = (event?: FormEvent) => {
 		event?.preventDefault();
-		if (busy || !text.trim()) return;
+		if (busy || loading || !text.trim()) return;
 		ask(text.trim());
 		setText("");
 	};
@@ -50,17 +58,18 @@ export function Composer({ busy, ask, stop, text, setText }: Props) {
 				value={text}
 				rows={Math.min(8, text.split("\n").length)}
 				maxLength={MAX_CHARS}
-				disabled={busy}
+				disabled={busy || loading}
 				placeholder="Ask the collection"
 				onChange={(event) => setText(event.target.value)}
 				onKeyDown={onKeyDown}
 			/>
 			{busy ? (
-				<button type="button" className="primary" onClick={stop}>
+				// the keys make them two elements: else the click that stops would send what is in the box
+				<button key="stop" type="button" className="primary" onClick={stop}>
 					Stop
 				</button>
 			) : (
-				<button type="submit" className="primary" disabled={!text.trim()}>
+				<button key="send" type="submit" className="primary" disabled={loading || !text.trim()}>
 					Send
 				</button>
 			)}

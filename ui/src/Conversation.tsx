@@ -1,6 +1,6 @@
 /** Questions and answers, and the box for the next question. */
 
-import { useEffect, useRef } from "react";
+import { useLayoutEffect, useRef } from "react";
 import { Answer } from "./Answer";
 import { Composer } from "./Composer";
 import { labelOf, type Turn } from "./turns";
@@ -12,6 +12,8 @@ const EXAMPLES = [
 	"What is lithium used for?",
 ];
 const AT_END_PX = 80;
+/** Where readers have scrolled to, by a conversation's first question, for when they come back to it. */
+const places = new Map<string, number>();
 
 interface Props {
 	asking: Asking;
@@ -22,25 +24,28 @@ interface Props {
 }
 
 export function Conversation({ asking, opened, draft, setDraft }: Props) {
-	const { turns, ask, stop, busy, problem } = asking;
+	const { turns, ask, retry, stop, busy, loading, problem, reopen } = asking;
 	return (
 		<>
 			<h1 className="sr-only">Conversation</h1>
 			<Turns turns={turns}>
 				{problem && (
-					<p className="notice failed" role="alert">
-						{problem}
-					</p>
+					<div className="notice failed" role="alert">
+						<p>{problem}</p>
+						<button type="button" onClick={reopen}>
+							Retry
+						</button>
+					</div>
 				)}
 				{turns.map((turn) => (
-					<Answer key={turn.key} turn={turn} retry={ask} />
+					<Answer key={turn.key} turn={turn} retry={retry} busy={busy} />
 				))}
 				{!turns.length && !opened && <Welcome ask={ask} />}
 			</Turns>
 			<p className="sr-only" aria-live="polite">
 				{spoken(turns.at(-1))}
 			</p>
-			<Composer busy={busy} ask={ask} stop={stop} text={draft} setText={setDraft} />
+			<Composer busy={busy} loading={loading} ask={ask} stop={stop} text={draft} setText={setDraft} />
 		</>
 	);
 }
@@ -79,18 +84,26 @@ function Turns({ turns, children }: { turns: Turn[]; children: React.ReactNode }
 	const last = turns.at(-1);
 	const first = turns[0]?.key;
 
-	// biome-ignore lint/correctness/useExhaustiveDependencies: another conversation, or another question, begins at its end
-	useEffect(() => {
+	// biome-ignore lint/correctness/useExhaustiveDependencies: another question is at the end
+	useLayoutEffect(() => {
 		following.current = true;
-	}, [first, last?.key]);
+	}, [last?.key]);
+	useLayoutEffect(() => {
+		const place = places.get(first ?? "");
+		following.current = place === undefined;
+		if (place !== undefined && list.current) list.current.scrollTop = place;
+	}, [first]);
 	// biome-ignore lint/correctness/useExhaustiveDependencies: whatever changes in the last turn may make it longer
-	useEffect(() => {
+	useLayoutEffect(() => {
 		if (following.current && list.current) list.current.scrollTop = list.current.scrollHeight;
 	}, [last]);
 
 	const scrolled = () => {
 		const { scrollHeight = 0, scrollTop = 0, clientHeight = 0 } = list.current ?? {};
 		following.current = scrollHeight - scrollTop - clientHeight < AT_END_PX;
+		if (first === undefined) return;
+		if (following.current) places.delete(first);
+		else places.set(first, scrollTop);
 	};
 	return (
 		// biome-ignore lint/a11y/noNoninteractiveTabindex: what scrolls must be reached by keyboard

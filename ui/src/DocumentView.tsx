@@ -4,18 +4,22 @@ import { useContext, useEffect, useRef, useState } from "react";
 import { addressOf } from "./address";
 import { Follow, Markdown } from "./Markdown";
 import { documentOf } from "./passages";
-import { reasonOf } from "./server";
+import { onKey, reasonOf } from "./server";
 import { shownDate, shownSize } from "./units";
 import type { WholeDocument } from "./wire";
 
 export function DocumentView({ documentId, chunk }: { documentId: string; chunk: number | undefined }) {
 	const [document, setDocument] = useState<WholeDocument>();
 	const [problem, setProblem] = useState<string>();
+	const [attempt, setAttempt] = useState(0);
+	useEffect(() => onKey("known", () => setAttempt((now) => now + 1)), []);
+	// biome-ignore lint/correctness/useExhaustiveDependencies: what was refused is tried again with another key
 	useEffect(() => {
+		setProblem(undefined);
 		documentOf(documentId)
 			.then(setDocument)
 			.catch((problem) => setProblem(reasonOf(problem)));
-	}, [documentId]);
+	}, [documentId, attempt]);
 	return (
 		<section className="view">
 			<a className="back" href={addressOf({ view: "collection" })}>

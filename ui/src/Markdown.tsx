@@ -124,10 +124,11 @@ export function blocksOf(text: string): string[] {
 	return blocks.map((lines) => lines.join("\n"));
 }
 
-/** Make `[1]` an element of its own, wherever it is text. */
+/** Make `[1]` an element of its own, wherever it is text; `[1, 2]` are two. */
 function citations() {
-	const replaced = (_: string, n: string) => named("cite", n);
-	return (tree: Tree) => findAndReplace(tree, [/\[(\d{1,2})\]/g, replaced], { ignore: ["link", "linkReference"] }); // a button holds no other
+	const replaced = (_: string, numbers: string) => numbers.split(",").map((n) => named("cite", n.trim()));
+	return (tree: Tree) =>
+		findAndReplace(tree, [/\[(\d{1,2}(?:,\s*\d{1,2})*)\]/g, replaced], { ignore: ["link", "linkReference"] }); // a button holds no other
 }
 
 /** Mark the words that have one of these stems. */

@@ -18,11 +18,14 @@ interface Props {
 
 export function Search({ query, search, version }: Props) {
 	const [text, setText] = useState("");
-	const { result, problem, searching } = useResult(query, version);
+	const [attempt, setAttempt] = useState(0);
+	const { result, problem, searching } = useResult(query, version + attempt);
 	useEffect(() => setText(query ?? ""), [query]);
 	const submit = (event: FormEvent) => {
 		event.preventDefault();
-		if (text.trim()) search(text.trim());
+		if (!text.trim()) return;
+		search(text.trim());
+		setAttempt((now) => now + 1);
 	};
 	return (
 		<search>
@@ -52,7 +55,7 @@ export function Search({ query, search, version }: Props) {
 }
 
 function useResult(query: string | undefined, version: number) {
-	const [found, setFound] = useState<{ query?: string; result?: SearchResult; problem?: string }>({});
+	const [found, setFound] = useState<{ query: string; result?: SearchResult; problem?: string }>();
 	// biome-ignore lint/correctness/useExhaustiveDependencies: in another collection something else is found
 	useEffect(() => {
 		if (query === undefined) return;
@@ -62,7 +65,8 @@ function useResult(query: string | undefined, version: number) {
 			.catch((problem) => left.signal.aborted || setFound({ query, problem: reasonOf(problem) }));
 		return () => left.abort();
 	}, [query, version]);
-	return { ...found, searching: found.query !== query };
+	if (query === undefined) return { searching: false };
+	return { result: found?.result, problem: found?.problem, searching: found?.query !== query };
 }
 
 function Found({ result }: { result: SearchResult }) {

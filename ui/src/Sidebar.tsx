@@ -4,7 +4,7 @@ import { useCallback, useEffect, useState } from "react";
 import { addressOf, type Place } from "./address";
 import { Delete, Rename } from "./dialogs";
 import icon from "./icon.svg";
-import { onKey, read, send, withBody } from "./server";
+import { onKey, read, reasonOf, send, withBody } from "./server";
 import type { SessionPage, SessionRow } from "./wire";
 
 const LISTED = 1000;
@@ -51,6 +51,9 @@ function Sessions({ place, go, answering }: Omit<Props, "begin">) {
 	const [sessions, setSessions] = useState<SessionRow[]>([]);
 	const [wanted, setWanted] = useState("");
 	const [version, setVersion] = useState(0);
+	/** Why the list is not as it is on the server. */
+	const [unread, setUnread] = useState<string>();
+	const [problem, setProblem] = useState<string>();
 	const [renamed, rename] = useState<SessionRow>();
 	const [deleted, remove] = useState<SessionRow>();
 	const opened = place.view === "conversation" ? place.sessionId : undefined;
@@ -59,19 +62,25 @@ function Sessions({ place, go, answering }: Omit<Props, "begin">) {
 	useEffect(() => onKey("known", again), [again]);
 	// biome-ignore lint/correctness/useExhaustiveDependencies: a new version, or the end of an answer, is what it is read again for
 	useEffect(() => {
-		read<SessionPage>(`/sessions?limit=${LISTED}`)
-			.then((page) => setSessions(page.sessions))
-			.catch(() => undefined); // what is shown stays
-	}, [version, answering.length, opened]);
+		const left = new AbortController();
+		read<SessionPage>(`/sessions?limit=${LISTED}`, { signal: left.signal })
+			.then((page) => {
+				setSessions(page.sessions);
+				setUnread(undefined);
+			})
+			.catch((problem) => left.signal.aborted || setUnread(reasonOf(problem)));
+		return () => left.abort();
+	}, [version, answering.join(), opened]);
 
-	const change = (session: SessionRow, init: RequestInit) =>
+	const change = (session: SessionRow, init: RequestInit, changed?: () => void) => {
+		setProblem(undefined);
 		send(`/sessions/${encodeURIComponent(session.id)}`, init)
-			.catch(() => undefined) // the list shows what came of it
+			.then(changed)
+			.catch((problem) => setProblem(reasonOf(problem)))
 			.finally(again);
-	const deleteIt = (session: SessionRow) => {
-		void change(session, { method: "DELETE" });
-		if (session.id === opened) go({ view: "conversation" });
 	};
+	const deleteIt = (session: SessionRow) =>
+		change(session, { method: "DELETE" }, () => session.id === opened && go({ view: "conversation" }));
 
 	const found = sessions.filter((session) => session.title.toLowerCase().includes(wanted.toLowerCase()));
 	return (
@@ -83,6 +92,12 @@ function Sessions({ place, go, answering }: Omit<Props, "begin">) {
 				value={wanted}
 				onChange={(event) => setWanted(event.target.value)}
 			/>
+			{problem && (
+				<p className="notice failed" role="alert">
+					{problem}
+				</p>
+			)}
+			{unread && <p className="soft">{unread}</p>}
 			<ul>
 				{found.map((session) => (
 					<SessionEntry
@@ -99,7 +114,7 @@ function Sessions({ place, go, answering }: Omit<Props, "begin">) {
 			{renamed && (
 				<Rename
 					title={renamed.title}
-					renamed={(title) => void change(renamed, withBody("PATCH", { title }))}
+					renamed={(title) => change(renamed, withBody("PATCH", { title }))}
 					close={() => rename(undefined)}
 				/>
 			)}

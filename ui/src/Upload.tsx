@@ -1,6 +1,7 @@
 /** Files brought into the collection: dropped or chosen, sent, and followed until they can be searched. */
 
 import { type DragEvent, useRef, useState } from "react";
+import { forgetDocuments } from "./passages";
 import { reasonOf, send, sendForm } from "./server";
 import { follow } from "./stream";
 import type { Numbered } from "./turns";
@@ -18,6 +19,8 @@ export interface Progress {
 	total: number;
 	stored: number;
 	unchanged: number;
+	failed: number;
+	/** The first of those that failed. */
 	failures: FailedDocument[];
 	ended: boolean;
 	problem?: string;
@@ -102,8 +105,9 @@ function UploadEntry({ progress }: { progress: Progress }) {
 			)}
 			{failures.length > 0 && (
 				<ul className="failed">
-					{failures.map(({ path, reason }) => (
-						<li key={`${path} ${reason}`}>
+					{failures.map(({ path, reason }, n) => (
+						// biome-ignore lint/suspicious/noArrayIndexKey: failures are only ever appended
+						<li key={n}>
 							{path} {reason}
 						</li>
 					))}
@@ -113,13 +117,9 @@ function UploadEntry({ progress }: { progress: Progress }) {
 	);
 }
 
-function stateOf({ ended, sent, done, total, stored, unchanged, failures, problem }: Progress): string {
+function stateOf({ ended, sent, done, total, stored, unchanged, failed, problem }: Progress): string {
 	if (ended) {
-		const parts = [
-			stored && `${stored} added`,
-			unchanged && `${unchanged} unchanged`,
-			failures.length && `${failures.length} failed`,
-		];
+		const parts = [stored && `${stored} added`, unchanged && `${unchanged} unchanged`, failed && `${failed} failed`];
 		return parts.filter(Boolean).join(", ") || (problem ? "failed" : "nothing in it");
 	}
 	return sent < 1 ? `sending, ${Math.round(100 * sent)} %` : `${done} of ${total} read`;
@@ -134,7 +134,7 @@ let uploaded = 0;
 
 function newProgress(files: File[]): Progress {
 	const name = files.length === 1 ? (files[0]?.name ?? "") : `${files.length} files`;
-	const nothing = { sent: 0, done: 0, total: files.length, stored: 0, unchanged: 0, failures: [] };
+	const nothing = { sent: 0, done: 0, total: files.length, stored: 0, unchanged: 0, failed: 0, failures: [] };
 	return { key: ++uploaded, name, ...nothing, ended: false };
 }
 
@@ -151,6 +151,7 @@ async function upload(files: File[], update: (change: (progress: Progress) => Pr
 	} catch (problem) {
 		update((now) => ({ ...now, problem: reasonOf(problem) }));
 	} finally {
+		forgetDocuments();
 		update((now) => ({ ...now, ended: true }));
 	}
 }
@@ -162,8 +163,8 @@ function take(progress: Progress, numbered: Numbered): Progress {
 		case "ingestion_start":
 			return { ...progress, total: event.content.total };
 		case "ingestion_progress": {
-			const { done, total, stored, unchanged, failures } = event.content;
-			return { ...progress, done, total, stored, unchanged, failures: [...progress.failures, ...failures] };
+			const { failures, ...counts } = event.content;
+			return { ...progress, ...counts, failures: [...progress.failures, ...failures] };
 		}
 		case "error":
 			return { ...progress, problem: event.content.message };

@@ -3,7 +3,7 @@
 import { AlertDialog } from "@base-ui/react/alert-dialog";
 import { Dialog } from "@base-ui/react/dialog";
 import { type FormEvent, type ReactNode, useState } from "react";
-import { rememberKey } from "./server";
+import { hasKey, rememberKey } from "./server";
 
 interface Closing {
 	close(): void;
@@ -24,21 +24,30 @@ function Window({ title, close, children }: Closing & { title: string; children:
 }
 
 export function FollowLink({ address, close }: Closing & { address: string }) {
-	const safe = /^https?:\/\//i.test(address);
+	const leads = webAddress(address);
 	return (
 		<Window title="Leave this page?" close={close}>
-			<Dialog.Description>{safe ? "This link leads to" : "This link cannot be opened from here:"}</Dialog.Description>
-			<p className="address">{address}</p>
+			<Dialog.Description>
+				{leads ? `This link leads to ${leads.host}` : "This link cannot be opened from here:"}
+			</Dialog.Description>
+			<p className="address" dir="ltr">
+				{leads?.href ?? address}
+			</p>
 			<div className="choices">
 				<Dialog.Close>Stay</Dialog.Close>
-				{safe && (
-					<a className="primary" href={address} target="_blank" rel="noopener noreferrer" onClick={close}>
+				{leads && (
+					<a className="primary" href={leads.href} target="_blank" rel="noopener noreferrer" onClick={close}>
 						Open
 					</a>
 				)}
 			</div>
 		</Window>
 	);
+}
+
+/** As a browser understands it, whatever it looks like; undefined for all that is not of the web. */
+function webAddress(address: string): URL | undefined {
+	return /^https?:\/\//i.test(address) && URL.canParse(address) ? new URL(address) : undefined;
 }
 
 interface QuestionProps extends Closing {
@@ -86,7 +95,7 @@ function Question({ title, label, given = "", secret = false, answer, answered, 
 export function AskForKey({ close }: Closing) {
 	return (
 		<Question
-			title="This server asks for a key"
+			title={hasKey() ? "This key is not known here" : "This server asks for a key"}
 			label="Key"
 			secret
 			answer="Go on"

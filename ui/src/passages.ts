@@ -6,19 +6,19 @@ import type { ChunkRow, Source, WholeDocument } from "./wire";
 /** Letters by which two forms of a word are known to be the same. */
 const STEM = 5;
 const SHORTEST = 4;
+const KEPT = 20;
 
 const documents = new Map<string, Promise<WholeDocument>>();
 
-/** Read a document, once for as long as the collection stays as it is. */
+/** Read a document, once while it is among the last that were read and nothing was uploaded. */
 export function documentOf(id: string): Promise<WholeDocument> {
 	const known = documents.get(id);
 	if (known) return known;
 	const address = `/documents/${id.split("/").map(encodeURIComponent).join("/")}`;
-	const asked = read<WholeDocument>(address).catch((problem) => {
-		documents.delete(id);
-		throw problem;
-	});
+	const asked = read<WholeDocument>(address);
+	asked.catch(() => documents.get(id) === asked && documents.delete(id));
 	documents.set(id, asked);
+	for (const old of [...documents.keys()].slice(0, -KEPT)) documents.delete(old);
 	return asked;
 }
 
@@ -36,10 +36,16 @@ export function chunkOf(document: WholeDocument, source: Source): ChunkRow | und
 /** The stems of all words in sentences of the answer that cite source `n`. */
 export function citedStems(answer: string, n: number): Set<string> {
 	const words = sentencesOf(answer)
-		.filter((sentence) => sentence.includes(`[${n}]`))
+		.filter((sentence) => citedIn(sentence).includes(n))
 		.flatMap((sentence) => sentence.match(/[\p{L}\p{N}]+/gu) ?? [])
 		.filter((word) => word.length >= SHORTEST || /\d\D|\d\d/.test(word));
 	return new Set(words.map(stemOf));
+}
+
+function citedIn(sentence: string): number[] {
+	return [...sentence.matchAll(/\[(\d{1,2}(?:,\s*\d{1,2})*)\]/g)].flatMap(([, numbers = ""]) =>
+		numbers.split(",").map(Number),
+	);
 }
 
 export function stemOf(word: string): string {
@@ -80,7 +86,7 @@ export function piecesOf(text: string, stems: ReadonlySet<string>): Piece[] {
 function sentencesOf(text: string): string[] {
 	const sentences: string[] = [];
 	for (const { segment } of new Intl.Segmenter("en", { granularity: "sentence" }).segment(text)) {
-		const behind = /^(\s*\[\d{1,2}\])+[.,;]?/.exec(segment)?.[0] ?? "";
+		const behind = /^(\s*\[[\d,\s]+\])+[.,;]?/.exec(segment)?.[0] ?? "";
 		const before = sentences.pop() ?? "";
 		sentences.push(before + behind, segment.slice(behind.length));
 	}

@@ -7,7 +7,6 @@ export class Refused extends Error {
 	constructor(
 		readonly status: number,
 		detail: string,
-		readonly runId?: string,
 	) {
 		super(detail);
 	}
@@ -24,6 +23,11 @@ const keys = new EventTarget();
 export function rememberKey(key: string): void {
 	sessionStorage.setItem(KEY, key);
 	keys.dispatchEvent(new window.Event("known"));
+}
+
+/** Whether a key was given, good or not. */
+export function hasKey(): boolean {
+	return sessionStorage.getItem(KEY) !== null;
 }
 
 /** Be told when the server asks for a key (`needed`), or when another one is used (`known`); returns how to stop that. */
@@ -58,8 +62,12 @@ export function sendForm<T>(path: string, form: FormData, sent: (share: number) 
 		request.upload.onprogress = ({ loaded, total }) => sent(total ? loaded / total : 1);
 		request.onerror = () => reject(new TypeError("The connection broke."));
 		request.onload = () => {
-			if (request.status < 300) resolve(JSON.parse(request.responseText));
-			else reject(refusal(request.status, request.responseText));
+			if (request.status >= 300) return reject(refusal(request.status, request.responseText));
+			try {
+				resolve(JSON.parse(request.responseText));
+			} catch {
+				reject(refusal(request.status, "")); // the page of a proxy, say
+			}
 		};
 		request.send(form);
 	});
@@ -73,8 +81,8 @@ function authorization(): [string, string][] {
 function refusal(status: number, body: string): Refused {
 	if (status === 401) keys.dispatchEvent(new window.Event("needed"));
 	try {
-		const problem: { detail?: string; run_id?: string } = JSON.parse(body);
-		if (problem.detail) return new Refused(status, problem.detail, problem.run_id);
+		const problem: { detail?: string } = JSON.parse(body);
+		if (problem.detail) return new Refused(status, problem.detail);
 	} catch {
 		// not from our server, but from one between
 	}

@@ -45,6 +45,7 @@ export async function follow(begin: () => Promise<Response>, listener: Listener,
 			if (problem instanceof Refused && !problem.passing) throw problem;
 			if (problem instanceof Refused && !seen.address) throw problem;
 		}
+		if (signal.aborted) return;
 		listener.brokeOff();
 		const wait = WAITS_MS[attempt++];
 		if (wait === undefined) throw new Unreachable("The server cannot be reached.");

@@ -39,7 +39,9 @@ export interface Turn {
 	begunAt?: number;
 	/** What was searched for instead of the question. */
 	rewritten?: string;
-	failure?: Pick<Failure, "message" | "retryable">;
+	failure?: Pick<Failure, "message">;
+	/** The server could not be reached any more, and the run may have gone on. */
+	lost: boolean;
 	/** The number of the last event that was taken in. */
 	lastId: number;
 	tokens: number;
@@ -62,7 +64,10 @@ export type Action = { sessionId: string } & (
 	| { type: "asked"; key: string; question: string }
 	| { type: "heard"; key: string; events: Numbered[] }
 	| { type: "broke_off"; key: string }
-	| { type: "gave_up"; key: string; message: string; retryable: boolean }
+	/** `lost`: the run may go on, but the server could not be reached. */
+	| { type: "gave_up"; key: string; message: string; lost: boolean }
+	/** A run that was lost is followed again. */
+	| { type: "resumed"; key: string }
 	| { type: "withdrawn"; key: string }
 );
 
@@ -86,12 +91,15 @@ function changed(turns: Turn[], action: Exclude<Action, { type: "shown" }>): Tur
 		case "heard":
 			return change(turns, action.key, (turn) => take(turn, action.events));
 		case "broke_off":
-			return change(turns, action.key, (turn) => ({ ...turn, reconnecting: true }));
+			return change(turns, action.key, (turn) => ({ ...turn, reconnecting: isOpen(turn) }));
 		case "gave_up":
 			return change(turns, action.key, (turn) => ({
 				...closed(turn, "error"),
-				failure: { message: action.message, retryable: action.retryable },
+				failure: { message: action.message },
+				lost: action.lost,
 			}));
+		case "resumed":
+			return change(turns, action.key, (turn) => ({ ...turn, status: "running", lost: false, reconnecting: true }));
 		case "withdrawn":
 			return change(turns, action.key, (turn) => closed(turn, "cancelled"));
 	}
@@ -108,6 +116,7 @@ export function newTurn(key: string, question: string): Turn {
 		lastId: 0,
 		tokens: 0,
 		reconnecting: false,
+		lost: false,
 		others: [],
 	};
 }

@@ -9,6 +9,8 @@ import type { ChatRequest, MessagePage, MessageRow } from "./wire";
 const PAGE = 1000;
 /** A page that is not seen has no frames. */
 const FRAME_MS = 250;
+/** How long the next question waits for a stopped run's end before it ends it itself. */
+const STOPPING_MS = 1000;
 const NONE: Turn[] = [];
 
 interface Reader {
@@ -18,20 +20,28 @@ interface Reader {
 	/** The question was taken back; its run is stopped as soon as its id is known. */
 	stopped: boolean;
 	runId?: string | undefined;
+	/** Take in what waits for its frame. */
+	flush(): void;
 	ended: Promise<void>;
 }
 
 export interface Asking {
 	turns: Turn[];
 	ask(question: string): void;
+	/** Follow a run again that was lost, or ask its question again. */
+	retry(turn: Turn): void;
 	stop(): void;
 	/** Put what is on the page away, and begin a new conversation. */
 	begin(): void;
 	busy: boolean;
+	/** What was said before is not there yet: nothing can be asked. */
+	loading: boolean;
 	/** The conversations that are being answered, the one on the page or not. */
 	answering: string[];
 	/** Why the conversation could not be opened. */
 	problem: string | undefined;
+	/** Open it again. */
+	reopen(): void;
 }
 
 /**
@@ -53,21 +63,25 @@ export function useConversations(opened: string | undefined, begun: (sessionId: 
 	const watch = useCallback((sessionId: string, key: string, begin: (signal: AbortSignal) => Promise<Response>) => {
 		const leave = new AbortController();
 		const { signal } = leave;
-		const reader: Reader = { sessionId, key, leave, stopped: false, ended: Promise.resolve() };
-		readers.current.add(reader);
-		const heard = byFrame((events) => {
+		const frames = byFrame((events) => {
 			if (signal.aborted) return;
 			dispatch({ type: "heard", sessionId, key, events });
 			const unknown = reader.runId === undefined;
 			reader.runId ??= runIdOf(events);
 			if (reader.stopped && unknown && reader.runId) cancel(reader);
 		});
-		const brokeOff = () => dispatch({ type: "broke_off", sessionId, key });
-		reader.ended = follow(() => begin(signal), { heard, brokeOff }, signal)
+		const { flush } = frames;
+		const reader: Reader = { sessionId, key, leave, stopped: false, flush, ended: Promise.resolve() };
+		readers.current.add(reader);
+		const brokeOff = () => {
+			flush(); // what came before the break is not what ends it
+			dispatch({ type: "broke_off", sessionId, key });
+		};
+		reader.ended = follow(() => begin(signal), { heard: frames.add, brokeOff }, signal)
 			.catch((problem) => {
 				if (reader.stopped) return;
-				const retryable = !(problem instanceof Refused) || problem.passing;
-				dispatch({ type: "gave_up", sessionId, key, message: reasonOf(problem), retryable });
+				const lost = !(problem instanceof Refused);
+				dispatch({ type: "gave_up", sessionId, key, message: reasonOf(problem), lost });
 			})
 			.finally(() => readers.current.delete(reader));
 	}, []);
@@ -79,7 +93,8 @@ export function useConversations(opened: string | undefined, begun: (sessionId: 
 		setDraft(newKey());
 	}, [isTaken, draft, begun]);
 
-	useEffect(() => onKey("known", () => setAttempt((now) => now + 1)), []);
+	const reopen = useCallback(() => setAttempt((now) => now + 1), []);
+	useEffect(() => onKey("known", reopen), [reopen]);
 
 	// biome-ignore lint/correctness/useExhaustiveDependencies: what was refused is tried again with another key
 	useEffect(() => {
@@ -102,17 +117,29 @@ export function useConversations(opened: string | undefined, begun: (sessionId: 
 	const ask = useCallback(
 		(question: string) => {
 			const key = newKey();
-			const body: ChatRequest = { message: question, session_id: shown, on_disconnect: "continue" };
-			const request = withBody("POST", body);
-			const headers = { ...request.headers, Accept: "text/event-stream", "Idempotency-Key": key };
 			dispatch({ type: "asked", sessionId: shown, key, question });
 			const stopped = [...readers.current].filter((reader) => reader.stopped && reader.sessionId === shown);
 			watch(shown, key, async (signal) => {
-				await Promise.all(stopped.map((reader) => reader.ended)); // a session answers one question at a time
+				// A session answers one question at a time.
+				await Promise.race([Promise.all(stopped.map((reader) => reader.ended)), pause(STOPPING_MS)]);
+				const body: ChatRequest = { message: question, session_id: shown, on_disconnect: "continue" };
+				if (stopped.length) body.if_busy = "cancel";
+				const request = withBody("POST", body);
+				const headers = { ...request.headers, Accept: "text/event-stream", "Idempotency-Key": key };
 				return send("/chat", { ...request, headers, signal });
 			});
 		},
 		[shown, watch],
+	);
+
+	const retry = useCallback(
+		({ key, question, runId, lost, lastId }: Turn) => {
+			if (!lost || !runId) return ask(question);
+			dispatch({ type: "resumed", sessionId: shown, key });
+			const headers = { "Last-Event-ID": `${lastId}` };
+			watch(shown, key, (signal) => send(`/runs/${runId}/events`, { headers, signal }));
+		},
+		[ask, shown, watch],
 	);
 
 	const stop = useCallback(() => {
@@ -126,7 +153,9 @@ export function useConversations(opened: string | undefined, begun: (sessionId: 
 
 	const begin = useCallback(() => setDraft(newKey()), []);
 	const answering = Object.keys(all).filter((id) => all[id]?.some(isOpen));
-	return { turns, ask, stop, begin, busy: turns.some(isOpen), answering, problem };
+	const busy = turns.some(isOpen);
+	const loading = opened !== undefined && !all[opened];
+	return { turns, ask, retry, stop, begin, busy, loading, answering, problem, reopen };
 }
 
 async function messagesOf(sessionId: string, signal: AbortSignal): Promise<MessageRow[]> {
@@ -142,7 +171,14 @@ async function messagesOf(sessionId: string, signal: AbortSignal): Promise<Messa
 function cancel(reader: Reader): void {
 	void send(`/runs/${reader.runId}/cancel`, { method: "POST" })
 		.catch(() => undefined) // whoever left is missed after a while
-		.finally(() => reader.leave.abort());
+		.finally(() => {
+			reader.flush();
+			reader.leave.abort();
+		});
+}
+
+function pause(ms: number): Promise<void> {
+	return new Promise((resolve) => window.setTimeout(resolve, ms));
 }
 
 /** `randomUUID` is only there on this machine and over TLS. */
@@ -155,8 +191,8 @@ function runIdOf(events: Numbered[]): string | undefined {
 	return (start?.event.content as { run_id: string } | undefined)?.run_id;
 }
 
-/** Collect what comes within one frame. */
-function byFrame(take: (events: Numbered[]) => void): (events: Numbered[]) => void {
+/** Collects what comes within one frame. */
+function byFrame(take: (events: Numbered[]) => void) {
 	let waiting: Numbered[] = [];
 	const flush = () => {
 		if (!waiting.length) return;
@@ -164,11 +200,12 @@ function byFrame(take: (events: Numbered[]) => void): (events: Numbered[]) => vo
 		waiting = [];
 		take(events);
 	};
-	return (events) => {
+	const add = (events: Numbered[]) => {
 		const idle = waiting.length === 0;
 		waiting.push(...events);
 		if (!idle) return;
 		requestAnimationFrame(flush);
 		window.setTimeout(flush, FRAME_MS);
 	};
+	return { add, flush };
 }
