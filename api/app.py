@@ -21,7 +21,7 @@ from api.http.collection import delete_document, list_documents, read_document, 
 from api.http.guard import Guard
 from api.http.health import health, plugins, ready
 from api.http.jobs import read_job, read_job_events
-from api.http.page import page_routes
+from api.http.page import asset, index
 from api.http.problems import HANDLERS, not_ready, refuse
 from api.http.runs import cancel_run, read_events, read_run
 from api.http.schema import describe_events
@@ -35,6 +35,8 @@ from api.storage.sessions import Sessions
 from api.system import System
 
 ROUTES = [
+    index,
+    asset,
     health,
     ready,
     plugins,
@@ -102,7 +104,7 @@ def _routed(boot: Boot) -> Litestar:
     }
     rate = boot.settings.rate_per_minute
     app = Litestar(
-        route_handlers=[*ROUTES, *page_routes()],
+        route_handlers=ROUTES,
         dependencies={name: Provide(make, sync_to_thread=False) for name, make in provided.items()},
         exception_handlers=HANDLERS,
         before_request=_require_json,

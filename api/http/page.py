@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import gzip
+from functools import lru_cache
+from mimetypes import guess_type
 from pathlib import Path
 
 from litestar import MediaType, Response, get
-from litestar.datastructures import CacheControlHeader
-from litestar.static_files import create_static_files_router
-from litestar.types import ControllerRouterHandler
 
 from api.http.callers import PUBLIC
+from api.http.problems import AnyRequest, refuse
 
 FOLDER = Path(__file__).parent.parent / "page"
 YEAR_S = 31_536_000
@@ -29,15 +29,19 @@ def index() -> Response[str]:
     return Response(text, headers={"Cache-Control": "no-cache"})
 
 
-def page_routes() -> Sequence[ControllerRouterHandler]:
-    """Return the page and, once it is built, what it loads: files whose names change with their content."""
-    assets = FOLDER / "assets"
-    if not assets.is_dir():
-        return [index]
-    kept = CacheControlHeader(max_age=YEAR_S, immutable=True)
-    return [
-        index,
-        create_static_files_router(
-            path="/assets", directories=[assets], cache_control=kept, include_in_schema=False, opt=PUBLIC
-        ),
-    ]
+@get("/assets/{name:str}", include_in_schema=False, sync_to_thread=True, **PUBLIC)
+def asset(name: str, request: AnyRequest) -> Response[bytes]:
+    """Return a file that the page loads; its name changes with its content."""
+    file = FOLDER / "assets" / name
+    if file.parent != FOLDER / "assets" or not file.is_file():
+        raise refuse(404, f"There is no asset {name!r}.")
+    headers = {"Cache-Control": f"public, max-age={YEAR_S}, immutable", "Vary": "Accept-Encoding"}
+    media_type = guess_type(name)[0] or "application/octet-stream"
+    if "gzip" not in request.headers.get("accept-encoding", ""):
+        return Response(file.read_bytes(), media_type=media_type, headers=headers)
+    return Response(_compressed(file), media_type=media_type, headers=headers | {"Content-Encoding": "gzip"})
+
+
+@lru_cache(maxsize=16)
+def _compressed(file: Path) -> bytes:
+    return gzip.compress(file.read_bytes())

@@ -53,6 +53,19 @@ def test_a_question_is_answered_before_the_readers_eyes(browsing, llm_server):
     assert again == []
 
 
+def test_the_page_is_small_and_kept_by_browsers(llm_server):
+    index = httpx.get(llm_server.url)
+    names = re.findall(r"/assets/[^\"]+", index.text)
+    loaded = [httpx.get(llm_server.url + name, headers={"Accept-Encoding": "gzip"}) for name in names]
+    assert {each.headers["content-encoding"] for each in loaded} == {"gzip"}
+    assert all("immutable" in each.headers["cache-control"] for each in loaded)
+    assert sum(int(each.headers["content-length"]) for each in [index, *loaded]) < 300_000
+    plain = httpx.get(llm_server.url + names[0], headers={"Accept-Encoding": "identity"})
+    assert plain.content == loaded[0].content
+    for odd in ("none.js", "..%2findex.html", "%2e%2e%2findex.html"):
+        assert httpx.get(f"{llm_server.url}/assets/{odd}").status_code == 404
+
+
 def test_an_answer_that_is_stopped_stays_and_the_next_question_works(browsing, llm_server, llm):
     page = opened(browsing, llm_server)
     ask(page, "llm:slow stop this")
@@ -76,6 +89,18 @@ def test_a_reload_in_the_middle_of_an_answer_goes_on_with_it(browsing, llm_serve
     expect(page.get_by_role("button", name="Stop")).to_be_visible()
     expect(answer(page)).to_contain_text("w199")
     assert answer(page).inner_text().strip() == WHOLE
+
+
+def test_an_answer_is_stopped_after_a_reload(browsing, llm_server):
+    page = opened(browsing, llm_server)
+    ask(page, "llm:slow reload and stop")
+    expect(answer(page)).to_contain_text("w2")
+    page.reload()
+    with page.expect_response("**/cancel") as cancelled:
+        page.get_by_role("button", name="Stop").click()
+    expect(page.get_by_text("Stopped.").first).to_be_visible()
+    run = httpx.get(cancelled.value.url.removesuffix("/cancel")).json()
+    assert run["status"] == "cancelled"
 
 
 def test_a_network_that_fails_is_told_and_the_answer_comes_whole_when_it_is_back(browsing, llm_server):

@@ -13,6 +13,8 @@ const FRAME_MS = 250;
 const STOPPING_MS = 1000;
 const NONE: Turn[] = [];
 
+type Begin = (signal: AbortSignal) => Promise<Response>;
+
 interface Reader {
 	sessionId: string;
 	key: string;
@@ -60,7 +62,7 @@ export function useConversations(opened: string | undefined, begun: (sessionId: 
 	const known = useRef(all);
 	known.current = all;
 
-	const watch = useCallback((sessionId: string, key: string, begin: (signal: AbortSignal) => Promise<Response>) => {
+	const watch = useCallback((sessionId: string, key: string, begin: Begin, runId?: string) => {
 		const leave = new AbortController();
 		const { signal } = leave;
 		const frames = byFrame((events) => {
@@ -71,7 +73,7 @@ export function useConversations(opened: string | undefined, begun: (sessionId: 
 			if (reader.stopped && unknown && reader.runId) cancel(reader);
 		});
 		const { flush } = frames;
-		const reader: Reader = { sessionId, key, leave, stopped: false, flush, ended: Promise.resolve() };
+		const reader: Reader = { sessionId, key, leave, stopped: false, runId, flush, ended: Promise.resolve() };
 		readers.current.add(reader);
 		const brokeOff = () => {
 			flush(); // what came before the break is not what ends it
@@ -107,7 +109,7 @@ export function useConversations(opened: string | undefined, begun: (sessionId: 
 				const stored = turnsOf(messages);
 				dispatch({ type: "opened", sessionId: opened, turns: stored });
 				for (const { key } of stored.filter(isOpen)) {
-					watch(opened, key, (signal) => send(`/runs/${key}/events`, { signal }));
+					watch(opened, key, (signal) => send(`/runs/${key}/events`, { signal }), key);
 				}
 			})
 			.catch((problem: Error) => left.signal.aborted || setProblem(reasonOf(problem)));
@@ -137,7 +139,7 @@ export function useConversations(opened: string | undefined, begun: (sessionId: 
 			if (!lost || !runId) return ask(question);
 			dispatch({ type: "resumed", sessionId: shown, key });
 			const headers = { "Last-Event-ID": `${lastId}` };
-			watch(shown, key, (signal) => send(`/runs/${runId}/events`, { headers, signal }));
+			watch(shown, key, (signal) => send(`/runs/${runId}/events`, { headers, signal }), runId);
 		},
 		[ask, shown, watch],
 	);
