@@ -82,6 +82,12 @@ def test_axe_finds_nothing_serious(browsing, server, view, scheme, width):
     assert page.evaluate("document.documentElement.scrollWidth") <= width
 
 
+@pytest.fixture(scope="module")
+def unused(start_server, new_database, llm):
+    """Lend a server that has the sample collection and no conversations of other tests."""
+    return start_server(database_url=new_database(), llm_model="openai/fake", llm_api_base=llm.url)
+
+
 def tab_to(page, role, name):
     """Go on with the tabulator until what has this name has the focus."""
     wanted = page.get_by_role(role, name=name, exact=True).first
@@ -93,8 +99,8 @@ def tab_to(page, role, name):
     raise AssertionError(f"no way to {role} {name} by keyboard")
 
 
-def test_a_keyboard_is_enough_for_questions_and_answers(browsing, llm_server):
-    page = opened(browsing, llm_server)
+def test_a_keyboard_is_enough_for_questions_and_answers(browsing, unused):
+    page = opened(browsing, unused)
     page.context.grant_permissions(["clipboard-read", "clipboard-write"])
     keys = page.keyboard
     expect(page.get_by_label("Message")).to_be_focused()
@@ -125,8 +131,8 @@ def test_a_keyboard_is_enough_for_questions_and_answers(browsing, llm_server):
     expect(page.get_by_role("figure", name="Times")).to_be_visible()
 
 
-def test_a_keyboard_is_enough_for_conversations(browsing, llm_server):
-    page = opened(browsing, llm_server)
+def test_a_keyboard_is_enough_for_conversations(browsing, unused):
+    page = opened(browsing, unused)
     keys = page.keyboard
     ask(page, QUESTION)
     expect(answer(page)).to_contain_text("far end")
@@ -151,8 +157,11 @@ def test_a_keyboard_is_enough_for_conversations(browsing, llm_server):
     expect(page.get_by_role("link", name="named by keyboard")).to_have_count(0)
 
 
-def test_a_keyboard_is_enough_for_the_collection(browsing, llm_server):
-    page = opened(browsing, llm_server)
+def test_a_keyboard_is_enough_for_the_collection(browsing, unused):
+    page = opened(browsing, unused)
+    tab_to(page, "button", "Skip the conversations")
+    page.keyboard.press("Enter")
+    expect(page.get_by_role("main")).to_be_focused()
     keys = page.keyboard
     tab_to(page, "link", "Collection")
     keys.press("Enter")

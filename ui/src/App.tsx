@@ -20,6 +20,7 @@ export function App() {
 	const [draft, setDraft] = useState("");
 	const isConversation = place.view === "conversation";
 	if (isConversation && place.sessionId !== opened) setOpened(place.sessionId);
+	const main = useRef<HTMLElement>(null);
 	const inView = useRef(isConversation);
 	inView.current = isConversation;
 
@@ -41,8 +42,8 @@ export function App() {
 	return (
 		<Follow value={follow}>
 			<div className="page">
-				<Sidebar place={place} go={go} begin={begin} answering={asking.answering} />
-				<main>
+				<Sidebar place={place} go={go} begin={begin} skip={() => main.current?.focus()} answering={asking.answering} />
+				<main ref={main} tabIndex={-1}>
 					{isConversation && <Conversation asking={asking} opened={opened} draft={draft} setDraft={setDraft} />}
 					{place.view === "collection" && <Collection query={place.query} search={search} uploads={uploads} />}
 					{place.view === "document" && (

@@ -81,12 +81,15 @@ function spoken(turn: Turn | undefined): string {
 function Turns({ turns, children }: { turns: Turn[]; children: React.ReactNode }) {
 	const list = useRef<HTMLDivElement>(null);
 	const following = useRef(true);
+	/** Where the list was left when its end was last brought into view. */
+	const left = useRef(0);
 	const last = turns.at(-1);
 	const first = turns[0]?.key;
 
 	// biome-ignore lint/correctness/useExhaustiveDependencies: another question is at the end
 	useLayoutEffect(() => {
 		following.current = true;
+		left.current = 0;
 	}, [last?.key]);
 	useLayoutEffect(() => {
 		const place = places.get(first ?? "");
@@ -95,7 +98,13 @@ function Turns({ turns, children }: { turns: Turn[]; children: React.ReactNode }
 	}, [first]);
 	// biome-ignore lint/correctness/useExhaustiveDependencies: whatever changes in the last turn may make it longer
 	useLayoutEffect(() => {
-		if (following.current && list.current) list.current.scrollTop = list.current.scrollHeight;
+		if (!following.current || !list.current) return;
+		if (list.current.scrollTop < left.current - AT_END_PX) {
+			following.current = false; // scrolled in this very moment: the event of it is still to come
+			return;
+		}
+		list.current.scrollTop = list.current.scrollHeight;
+		left.current = list.current.scrollTop;
 	}, [last]);
 
 	const scrolled = () => {

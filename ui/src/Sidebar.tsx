@@ -14,15 +14,20 @@ interface Props {
 	go(place: Place): void;
 	/** Begin a new conversation. */
 	begin(): void;
+	/** Go past all of this, to the main part of the page. */
+	skip(): void;
 	answering: string[];
 }
 
-export function Sidebar({ place, go, begin, answering }: Props) {
+export function Sidebar({ place, go, begin, skip, answering }: Props) {
 	const [unfolded, unfold] = useState(false);
 	// biome-ignore lint/correctness/useExhaustiveDependencies: on a narrow page the list makes room for what was chosen
 	useEffect(() => unfold(false), [place]);
 	return (
 		<nav className={unfolded ? "sidebar unfolded" : "sidebar"} aria-label="Conversations">
+			<button type="button" className="skip" onClick={skip}>
+				Skip the conversations
+			</button>
 			<header>
 				<img src={icon} alt="" width="26" height="26" />
 				<span className="brand">Stagecast</span>
@@ -47,7 +52,7 @@ export function Sidebar({ place, go, begin, answering }: Props) {
 	);
 }
 
-function Sessions({ place, go, answering }: Omit<Props, "begin">) {
+function Sessions({ place, go, answering }: Omit<Props, "begin" | "skip">) {
 	const [sessions, setSessions] = useState<SessionRow[]>([]);
 	const [wanted, setWanted] = useState("");
 	const [version, setVersion] = useState(0);
