@@ -3,7 +3,7 @@
 import { useCallback, useEffect, useState } from "react";
 import { addressOf } from "./address";
 import { Delete } from "./dialogs";
-import { forgetDocuments } from "./passages";
+import { forgetDocuments, routeOf } from "./passages";
 import { Search } from "./Search";
 import { onKey, read, reasonOf, send } from "./server";
 import { Upload, type Uploads } from "./Upload";
@@ -24,7 +24,7 @@ export function Collection({ query, search, uploads }: Props) {
 	const [refused, setRefused] = useState<string>();
 	const deleteIt = ({ id }: DocumentRow) => {
 		setRefused(undefined);
-		send(`/documents/${id.split("/").map(encodeURIComponent).join("/")}`, { method: "DELETE" })
+		send(routeOf(id), { method: "DELETE" })
 			.catch((problem) => setRefused(reasonOf(problem)))
 			.finally(again);
 	};

@@ -14,12 +14,16 @@ const documents = new Map<string, Promise<WholeDocument>>();
 export function documentOf(id: string): Promise<WholeDocument> {
 	const known = documents.get(id);
 	if (known) return known;
-	const address = `/documents/${id.split("/").map(encodeURIComponent).join("/")}`;
-	const asked = read<WholeDocument>(address);
+	const asked = read<WholeDocument>(routeOf(id));
 	asked.catch(() => documents.get(id) === asked && documents.delete(id));
 	documents.set(id, asked);
 	for (const old of [...documents.keys()].slice(0, -KEPT)) documents.delete(old);
 	return asked;
+}
+
+/** The server's address of a document, whose id may have slashes. */
+export function routeOf(id: string): string {
+	return `/documents/${id.split("/").map(encodeURIComponent).join("/")}`;
 }
 
 /** The collection has changed. */
