@@ -55,6 +55,7 @@ class Settings(BaseSettings):
     llm_api_base: str | None = None
     llm_temperature: float | None = Field(default=None, ge=0, le=2)
     llm_max_tokens: int | None = Field(default=None, ge=1)
+    llm_client: Literal["auto", "litellm"] = "auto"
     embedding_model: str | None = None
     embedding_dimension: int = Field(default=0, ge=0, le=4000)
     rerank_model: Name = "ms-marco-TinyBERT-L-2-v2"
@@ -176,6 +177,7 @@ class Settings(BaseSettings):
             llm_api_base=self.llm_api_base,
             llm_temperature=self.llm_temperature,
             llm_max_tokens=self.llm_max_tokens,
+            llm_client=self.llm_client,
             history_tokens=self.history_tokens,
         )
 

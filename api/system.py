@@ -88,6 +88,8 @@ async def running(settings: Settings, *, share: bool = False, renew: bool = Fals
             finally:
                 await system.runner.close()
                 await system.worker.end()
+                for part in (*system.host.made().values(), *(stage for _, stage in system.stages)):
+                    await _called(part, "close")
     finally:
         threads.close()
 
@@ -110,8 +112,13 @@ def _assemble(settings: Settings, patient: AsyncEngine, threads: Threads) -> Sys
 
 async def warm(part: Any) -> None:
     """Load what a plugin would otherwise load at its first use."""
-    warm_up = getattr(part, "warm", None)
-    if warm_up is not None and inspect.isawaitable(made := warm_up()):
+    await _called(part, "warm")
+
+
+async def _called(part: Any, name: str) -> None:
+    """Call a method that a plugin may have, async or not."""
+    method = getattr(part, name, None)
+    if method is not None and inspect.isawaitable(made := method()):
         await made
 
 

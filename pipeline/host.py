@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 import msgspec
 
@@ -34,6 +34,8 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     llm_api_base: str | None = None
     llm_temperature: float | None = None
     llm_max_tokens: int | None = None
+    llm_client: Literal["auto", "litellm"] = "auto"
+    """``auto``: providers that speak OpenAI's protocol are read directly; ``litellm``: all through LiteLLM's SDK."""
     history_tokens: int = 1500
     """How much of the conversation the LLM is given."""
 

@@ -13,7 +13,7 @@ from typing import TypeVar
 
 import structlog
 
-from pipeline.errors import RunError
+from pipeline.errors import GenerationFailed, RunError
 
 T = TypeVar("T")
 log = structlog.get_logger()
@@ -29,6 +29,15 @@ JITTER_S = 0.25
 TOTAL_S = 10.0
 """From the first call until the last may have failed, provided that it fails as fast as the one before."""
 
+_BY_STATUS = {
+    401: ("The language model's provider refused the key it was given.", False),
+    403: ("The language model's provider does not permit this request.", False),
+    404: ("The language model's provider does not know this model.", False),
+    408: ("The language model did not answer in time.", True),
+    409: ("The language model failed.", True),
+    429: ("The language model's provider is at its limit; try again later.", True),
+    504: ("The language model did not answer in time.", True),
+}
 _SECONDS = re.compile(r"[0-9]{1,9}(\.[0-9]{1,9})?")
 
 
@@ -44,6 +53,21 @@ class TryAgain(Exception):
         self.failure = failure
         self.status = status
         self.retry_after = retry_after
+
+
+def refused(status: int, retry_after: str | None) -> RunError | TryAgain:
+    """Return what to raise for an HTTP status that is no answer; ``retry_after`` is the header as it came."""
+    message, retryable = _BY_STATUS.get(status) or _by_class(status)
+    failure = GenerationFailed(message, retryable=retryable)
+    return TryAgain(failure, status=status, retry_after=retry_after) if status in STATUSES else failure
+
+
+def _by_class(status: int) -> tuple[str, bool]:
+    if status < 400:
+        return "The language model's address only leads to another one, which is not followed.", False
+    if status < 500:
+        return "The language model's provider refused the request.", False
+    return "The language model failed.", True
 
 
 async def until_answered(attempt: Callable[[], AsyncGenerator[T]]) -> AsyncGenerator[T]:

@@ -214,6 +214,19 @@ def llm_server(servers, sample_database, server, llm):
     return servers(database_url=sample_database, llm_model="openai/fake", llm_api_base=llm.url, keep=True)
 
 
+@pytest.fixture(scope="session")
+def sdk_server(servers, sample_database, server, llm):
+    """Lend the same with the far end read by LiteLLM's SDK, as it is for providers with protocols of their own."""
+    settings = {"llm_model": "openai/fake", "llm_api_base": llm.url, "llm_client": "litellm"}
+    return servers(database_url=sample_database, keep=True, **settings)
+
+
+@pytest.fixture(scope="session", params=["llm_server", "sdk_server"])
+def either_server(request):
+    """Lend a server for each way in which an LLM is read."""
+    return request.getfixturevalue(request.param)
+
+
 def read_events(response):
     """Return the events of an SSE response, checking ids, fields and the one terminal event on the way."""
     events = []

@@ -73,7 +73,7 @@ def in_force(system: System) -> list[PluginInForce]:
 
 def _in_force(kind: str, name: str, part: object) -> PluginInForce:
     entry = registry.find(kind, name)
-    shown = ("model", "name", "dimension", "method", "state", "reason")
+    shown = ("model", "client", "name", "dimension", "method", "state", "reason")
     detail = {key: getattr(part, key) for key in shown if getattr(part, key, None) not in (None, "")}
     return PluginInForce(
         kind=kind, name=name, target=entry.value, distribution=registry.distribution(entry), detail=detail

@@ -10,6 +10,7 @@ import time
 import uuid
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing, contextmanager
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 
@@ -23,8 +24,9 @@ from pipeline.live import Limits
 from pipeline.ports import Run
 from pipeline.runner import Runner
 from pipeline.threads import Threads
+from plugins.chat_completions import CONNECT_TIMEOUT_S
 from plugins.generate import Generate
-from plugins.litellm_llm import CONNECT_TIMEOUT_S, LiteLLM
+from plugins.litellm_llm import LiteLLM
 from tests.conftest import answer_of, ask, first
 from tests.faulty_llm import BIG, ODD_TEXT, SECRET, TOKENS
 
@@ -56,8 +58,8 @@ class Seen:
 
 
 @pytest.fixture(scope="module")
-def watch(llm_server, llm):
-    return lambda mode: Seen(llm_server, llm, mode)
+def watch(either_server, llm):
+    return lambda mode: Seen(either_server, llm, mode)
 
 
 @pytest.fixture(scope="module")
@@ -145,10 +147,10 @@ def test_a_far_end_that_refuses_for_good_is_asked_once(watch, status):
 
 
 @pytest.mark.parametrize("mode", ["flaky2", "dropped2"])
-def test_a_far_end_that_recovers_gives_one_whole_answer(watch, llm_server, mode):
+def test_a_far_end_that_recovers_gives_one_whole_answer(watch, either_server, mode):
     seen = watch(mode)
     assert (seen.kind, seen.tokens, len(seen.calls)) == ("done", TOKENS, 3)
-    retries = [line for line in llm_server.log_lines() if line["event"] == "llm.retry"][-2:]
+    retries = [line for line in either_server.log_lines() if line["event"] == "llm.retry"][-2:]
     assert [line["attempt"] for line in retries] == [2, 3]
     assert {line["status"] for line in retries} == {503 if mode == "flaky2" else None}
     assert all(0.25 <= line["wait_s"] <= 1 for line in retries)
@@ -172,10 +174,10 @@ def test_the_far_end_says_how_long_to_wait(watch_all):
     assert seen["status429ra3600"].took_s < 1
 
 
-def test_a_run_that_waits_for_the_far_end_can_be_stopped_at_once(llm_server, llm):
+def test_a_run_that_waits_for_the_far_end_can_be_stopped_at_once(either_server, llm):
     marker = uuid.uuid4().hex
     body = {"message": f"llm:status429ra5 {marker}"}
-    with httpx.stream("POST", f"{llm_server.url}/chat", json=body, timeout=30) as response:
+    with httpx.stream("POST", f"{either_server.url}/chat", json=body, timeout=30) as response:
         lines = response.iter_lines()
         run_id = next(json.loads(line[6:]) for line in lines if '"run_start"' in line)["content"]["run_id"]
         next(line for line in lines if '"generation_start"' in line)
@@ -183,7 +185,7 @@ def test_a_run_that_waits_for_the_far_end_can_be_stopped_at_once(llm_server, llm
         while not llm.calls_about(marker) and time.monotonic() < deadline:
             time.sleep(0.005)
         asked = time.monotonic()
-        httpx.post(f"{llm_server.url}/runs/{run_id}/cancel")
+        httpx.post(f"{either_server.url}/runs/{run_id}/cancel")
         assert any('"type":"cancelled"' in line for line in lines)
     assert time.monotonic() - asked < 2
     assert len(llm.calls_about(marker)) == 1
@@ -197,21 +199,21 @@ def test_a_redirect_is_not_followed(watch, llm):
     assert llm.strays == []
 
 
-def test_odd_characters_come_out_as_they_were_on_one_line_each(llm_server):
-    with httpx.stream("POST", f"{llm_server.url}/chat", json={"message": "llm:odd"}, timeout=30) as response:
+def test_odd_characters_come_out_as_they_were_on_one_line_each(either_server):
+    with httpx.stream("POST", f"{either_server.url}/chat", json={"message": "llm:odd"}, timeout=30) as response:
         lines = [line for line in response.iter_lines() if line and not line.startswith(":")]
     events = [json.loads(line.removeprefix("data: ")) for line in lines if not line.startswith("id: ")]
     assert len(events) * 2 == len(lines)
     assert answer_of(events) == ODD_TEXT
-    stored = httpx.get(f"{llm_server.url}/runs/{first(events, 'run_start')['run_id']}").json()
+    stored = httpx.get(f"{either_server.url}/runs/{first(events, 'run_start')['run_id']}").json()
     assert (stored["status"], stored["answer"]) == ("completed", ODD_TEXT)
 
 
-def test_a_huge_piece_arrives_in_frames_of_a_bearable_size_and_delays_nobody(llm_server):
+def test_a_huge_piece_arrives_in_frames_of_a_bearable_size_and_delays_nobody(either_server):
     arrived = []
 
     def read_slowly():
-        with httpx.stream("POST", f"{llm_server.url}/chat", json={"message": "llm:slow"}, timeout=30) as response:
+        with httpx.stream("POST", f"{either_server.url}/chat", json={"message": "llm:slow"}, timeout=30) as response:
             for line in response.iter_lines():
                 if '"type":"token"' in line:
                     arrived.append(time.monotonic())
@@ -220,7 +222,7 @@ def test_a_huge_piece_arrives_in_frames_of_a_bearable_size_and_delays_nobody(llm
 
     other = threading.Thread(target=read_slowly)
     other.start()
-    with httpx.stream("POST", f"{llm_server.url}/chat", json={"message": "llm:big"}, timeout=30) as response:
+    with httpx.stream("POST", f"{either_server.url}/chat", json={"message": "llm:big"}, timeout=30) as response:
         frames = response.read().split(b"\n\n")
     other.join()
     assert max(map(len, frames)) <= 64 * 1024
@@ -230,9 +232,9 @@ def test_a_huge_piece_arrives_in_frames_of_a_bearable_size_and_delays_nobody(llm
     assert max(later - earlier for earlier, later in pairwise(arrived)) < 1
 
 
-def test_no_word_of_the_far_ends_errors_is_in_the_log(llm_server, watch_all):
+def test_no_word_of_the_far_ends_errors_is_in_the_log(either_server, watch_all):
     watch_all("status500", "status400", "oops", "malformed")
-    log = llm_server.log_path.read_text()
+    log = either_server.log_path.read_text()
     assert "run.failed" in log
     assert SECRET not in log
     assert "Traceback" not in log
@@ -250,9 +252,9 @@ class Ended:
         self.last = events[-1]["content"]
 
 
-async def ran(url, question, limits):
+async def ran(client, url, question, limits):
     threads = Threads(2)
-    options = Options(data_dir=Path("unused"), llm_model="openai/fake", llm_api_base=url)
+    options = Options(data_dir=Path("unused"), llm_model="openai/fake", llm_api_base=url, llm_client=client)
     host = Host(options, threads, {"llm": LiteLLM})
     bus, store = MemoryBus(), MemoryStore()
     runner = Runner([("generation", Generate(host))], bus, store, limits)
@@ -264,20 +266,25 @@ async def ran(url, question, limits):
     took_s = time.monotonic() - begun
     assert ended is not None
     outcome = await ended
+    await host.llm.close()
     threads.close()
     assert [event["type"] for event in events if event["type"] in {"done", "error", "cancelled"}] == ["error"]
     return Ended(events, outcome, took_s)
 
 
-@pytest.fixture
-async def litellm(monkeypatch, llm):
-    """Have LiteLLM loaded and used once, as a server that is ready has."""
+@pytest.fixture(params=["auto", "litellm"])
+async def run_alone(request, monkeypatch, llm):
+    """Return a function that asks a far end within this process, by the own client and by LiteLLM's SDK.
+
+    LiteLLM is loaded and has been used once, as in a server that is ready.
+    """
+    run = partial(ran, request.param)
     monkeypatch.setenv("NO_PROXY", "*")
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
-    await ran(llm.url, "llm:status400", Limits())
+    await run(llm.url, "llm:status400", Limits())
     import litellm
 
-    yield
+    yield run
     if litellm.aclient_session is not None:
         await litellm.aclient_session.aclose()
         litellm.aclient_session = None
@@ -323,7 +330,7 @@ def black_hole():
 
 
 @within_this_process
-async def test_a_far_end_that_cannot_be_reached_is_told_in_time(litellm):
+async def test_a_far_end_that_cannot_be_reached_is_told_in_time(run_alone):
     distrusted = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     distrusted.load_cert_chain(Path(__file__).with_name("untrusted.pem"))
     with (
@@ -338,7 +345,7 @@ async def test_a_far_end_that_cannot_be_reached_is_told_in_time(litellm):
             "no TLS": f"https://127.0.0.1:{plain}/v1",
             "silence": f"http://127.0.0.1:{hole}/v1",
         }
-        runs = await asyncio.gather(*(ran(url, "aripiprazole", Limits()) for url in urls.values()))
+        runs = await asyncio.gather(*(run_alone(url, "aripiprazole", Limits()) for url in urls.values()))
     for kind, run in zip(urls, runs, strict=True):
         assert run.last["code"] == "GENERATION_ERROR"
         assert_plain_words(run.last["message"])
@@ -350,7 +357,7 @@ async def test_a_far_end_that_cannot_be_reached_is_told_in_time(litellm):
 
 
 @within_this_process
-async def test_limits_count_content_and_not_bytes(litellm, llm):
+async def test_limits_count_content_and_not_bytes(run_alone, llm):
     patience = 0.6
     beginning, going_on = Limits(first_token_s=patience), Limits(idle_s=patience)
     cases = [
@@ -364,7 +371,7 @@ async def test_limits_count_content_and_not_bytes(litellm, llm):
     ]
     markers = [f"llm:{mode} {uuid.uuid4().hex}" for mode, *_ in cases]
     runs = await asyncio.gather(
-        *(ran(llm.url, marker, limits) for marker, (_, limits, *_) in zip(markers, cases, strict=True))
+        *(run_alone(llm.url, marker, limits) for marker, (_, limits, *_) in zip(markers, cases, strict=True))
     )
     for (mode, _, code, tokens), run, marker in zip(cases, runs, markers, strict=True):
         said = [event["content"] for event in run.events if event["type"] == "token"]

@@ -1,0 +1,234 @@
+"""A client of OpenAI's protocol for chat completions, which reads tokens at a small part of what an SDK costs."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import ssl
+from collections.abc import AsyncGenerator, Iterator, Mapping
+from contextlib import aclosing, suppress
+from typing import Any
+
+import aiohttp
+import httpx
+import msgspec
+
+from pipeline.errors import GenerationFailed, RunError, UpstreamTruncated
+from pipeline.ports import Finish, Prompt
+from pipeline.retries import TryAgain, refused, until_answered
+
+CONNECT_TIMEOUT_S = 4.5
+"""Finding the address, connecting and TLS, together; two attempts fit into the time that retries may take."""
+END_S = 0.05
+"""How long the end of the body may come behind the last event; a connection that has seen it is used again."""
+MAX_EVENT_BYTES = 16 * 1024 * 1024
+"""As much as a whole run may send."""
+
+HEADERS = {"Accept": "text/event-stream", "Accept-Encoding": "identity", "Content-Type": "application/json"}
+"""Compressed, a stream may come late."""
+
+INSECURE = "The connection to the language model could not be secured."
+UNREACHABLE = "The language model could not be reached."
+UNREADABLE = "The language model's answer could not be read."
+
+TOO_LONG = "The question and its passages are too long for the language model."
+NOT_PERMITTED = "The language model's provider refused to answer this."
+_BY_SIGN = {
+    "context_length_exceeded": TOO_LONG,
+    "maximum context length": TOO_LONG,
+    "content_filter": NOT_PERMITTED,
+    "content_policy_violation": NOT_PERMITTED,
+}
+"""What providers' words in the body of a refusal mean."""
+MAX_REFUSAL_BYTES = 64 * 1024
+
+
+class Delta(msgspec.Struct):
+    """What is new of the answer."""
+
+    content: str | None = None
+
+
+class Choice(msgspec.Struct):
+    """One of the answers; a single one is asked for."""
+
+    delta: Delta | None = None
+    finish_reason: str | None = None
+
+
+class Usage(msgspec.Struct):
+    """What the provider counted."""
+
+    prompt_tokens: int | None = None
+    completion_tokens: int | None = None
+
+
+class Chunk(msgspec.Struct):
+    """An event of the stream; other fields are passed over."""
+
+    choices: list[Choice] | None = None
+    usage: Usage | None = None
+    error: Any = None
+
+
+_decode = msgspec.json.Decoder(Chunk).decode
+_encode = msgspec.json.Encoder().encode
+
+
+class ChunkReader:
+    """Cuts a body, as it comes, into events, and keeps what is known of the end."""
+
+    def __init__(self) -> None:
+        self.finish = Finish("")
+        self.ended = False
+        """Whether the last event, ``[DONE]``, has come."""
+        self._line: list[bytes] = []
+        self._line_bytes = 0
+
+    def feed(self, received: bytes) -> Iterator[str]:
+        """Yield the pieces of text that are whole now.
+
+        Raises:
+            GenerationFailed: An event tells of an error, cannot be read, or is larger than ``MAX_EVENT_BYTES``.
+        """
+        whole, line_end, rest = received.rpartition(b"\n")
+        if not line_end:
+            self._keep(rest)
+            return
+        lines = b"".join((*self._line, whole)).split(b"\n")
+        self._line, self._line_bytes = [], 0
+        self._keep(rest)
+        for line in lines:
+            if line.startswith(b"data:") and (piece := self._read(line[5:])):
+                yield piece
+
+    def _keep(self, rest: bytes) -> None:
+        self._line.append(rest)
+        self._line_bytes += len(rest)
+        if self._line_bytes > MAX_EVENT_BYTES:
+            raise GenerationFailed(UNREADABLE)
+
+    def _read(self, event: bytes) -> str:
+        if event.strip() == b"[DONE]":
+            self.ended = True
+            return ""
+        chunk = decoded(event)
+        if chunk.error:
+            raise GenerationFailed("The language model failed.")
+        choice = chunk.choices[0] if chunk.choices else None
+        if chunk.usage or (choice and choice.finish_reason):
+            self._note_end(choice, chunk.usage or Usage())
+        return (choice and choice.delta and choice.delta.content) or ""
+
+    def _note_end(self, choice: Choice | None, usage: Usage) -> None:
+        known = self.finish
+        self.finish = Finish(
+            (choice and choice.finish_reason) or known.reason,
+            usage.prompt_tokens if usage.prompt_tokens is not None else known.prompt_tokens,
+            usage.completion_tokens if usage.completion_tokens is not None else known.completion_tokens,
+        )
+
+
+def decoded(event: bytes) -> Chunk:
+    """Return an event; half a surrogate pair, which is no JSON to msgspec, stays as it came.
+
+    Raises:
+        GenerationFailed: It is malformed.
+    """
+    try:
+        return _decode(event)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        with suppress(ValueError, RecursionError):
+            return msgspec.convert(json.loads(event), Chunk)
+        raise GenerationFailed(UNREADABLE) from None
+
+
+class ChatCompletions:
+    """Asks one model at one address; ``body`` is all of the request but the messages."""
+
+    def __init__(self, url: str, headers: Mapping[str, str], body: Mapping[str, Any]) -> None:
+        self.url = url
+        self.headers = HEADERS | dict(headers)
+        self.body = dict(body)
+        self._tls: ssl.SSLContext | None = None
+        self._connections: aiohttp.ClientSession | None = None
+
+    def load_certificates(self) -> None:
+        """Load what the first question would else wait for: 20 to 50 ms of CPU."""
+        self._tls = httpx.create_ssl_context()
+
+    async def close(self) -> None:
+        """Close all connections."""
+        if self._connections is not None:
+            await self._connections.close()
+
+    async def stream(self, prompt: Prompt) -> AsyncGenerator[str | Finish]:
+        """Yield the model's text as it comes; the connection is closed when the reader leaves.
+
+        Raises:
+            GenerationFailed: The model refused, failed, or could not be reached; what may pass is tried again before
+                the first piece.
+            UpstreamTruncated: The stream ended without a reason.
+        """
+        body = _encode({**self.body, "messages": prompt.messages})
+        async with aclosing(until_answered(lambda: self._attempt(body))) as pieces:
+            async for piece in pieces:
+                yield piece
+
+    async def _attempt(self, body: bytes) -> AsyncGenerator[str | Finish]:
+        reader, begun = ChunkReader(), False
+        try:
+            request = self._session().post(self.url, data=body, headers=self.headers, allow_redirects=False)
+            async with request as response:
+                if response.status != 200:
+                    raise await _refused(response)
+                async for received in response.content.iter_any():
+                    for piece in reader.feed(received):
+                        begun = True
+                        yield piece
+                    if reader.ended:
+                        await _reach_end(response)
+                        break
+        except (aiohttp.ClientError, OSError, ValueError) as problem:
+            raise _explained(problem, begun=begun) from problem
+        if not reader.finish.reason:
+            raise TryAgain(UpstreamTruncated())
+        yield reader.finish
+
+    def _session(self) -> aiohttp.ClientSession:
+        """Return the connections; without a limit, since the server limits its runs itself."""
+        if self._connections is None:
+            self._connections = aiohttp.ClientSession(
+                connector=aiohttp.TCPConnector(limit=0, ssl=self._tls or httpx.create_ssl_context()),
+                timeout=aiohttp.ClientTimeout(total=None, connect=CONNECT_TIMEOUT_S),
+                cookie_jar=aiohttp.DummyCookieJar(),
+                trust_env=True,
+            )
+        return self._connections
+
+
+async def _reach_end(response: aiohttp.ClientResponse) -> None:
+    with suppress(TimeoutError):
+        async with asyncio.timeout(END_S):
+            await response.content.read()
+
+
+async def _refused(response: aiohttp.ClientResponse) -> RunError | TryAgain:
+    """Return what to raise for a response that is no answer; only its error's code says what a status 400 means."""
+    if response.status in (400, 413):
+        said = (await response.content.read(MAX_REFUSAL_BYTES)).decode(errors="replace").lower()
+        for sign, meaning in _BY_SIGN.items():
+            if sign in said:
+                return GenerationFailed(meaning, retryable=False)
+    return refused(response.status, response.headers.get("retry-after"))
+
+
+def _explained(problem: Exception, *, begun: bool) -> RunError | TryAgain:
+    """Say in plain words what went wrong upstream, and whether it may be tried again."""
+    if isinstance(problem, aiohttp.ClientSSLError | ssl.SSLError) or isinstance(problem.__cause__, ssl.SSLError):
+        return GenerationFailed(INSECURE, retryable=False)
+    if isinstance(problem, aiohttp.InvalidURL):
+        return GenerationFailed("The language model's address is not one.", retryable=False)
+    if isinstance(problem, aiohttp.ClientResponseError | ValueError):
+        return GenerationFailed(UNREADABLE)
+    return TryAgain(UpstreamTruncated() if begun else GenerationFailed(UNREACHABLE))
