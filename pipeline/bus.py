@@ -6,10 +6,10 @@ import asyncio
 from collections.abc import AsyncGenerator
 
 from pipeline.errors import UnknownRun
-from pipeline.events import Event
+from pipeline.events import Event, Tokens
 from pipeline.host import Host
 from pipeline.ports import BATCH
-from pipeline.wire import WallClock, frame
+from pipeline.wire import WallClock, frame, token_frames
 
 
 class RunLog:
@@ -57,14 +57,18 @@ class MemoryBus:
         self._logs[run_id] = RunLog()
 
     def publish(self, run_id: str, event: Event) -> int:
-        """Number, stamp, encode and append the event, then wake the readers."""
+        """Number, stamp, encode and append the event, or each of several tokens, then wake the readers."""
         log = self._log(run_id)
         if log.closed:
             raise UnknownRun(run_id)
-        made = frame(len(log.frames) + 1, event, self._clock.now())
-        log.frames.append(made)
+        number = len(log.frames) + 1
+        if type(event) is Tokens:
+            made = token_frames(number, event.content, self._clock.now())
+        else:
+            made = [frame(number, event, self._clock.now())]
+        log.frames += made
         log.wake()
-        return len(made)
+        return sum(map(len, made))
 
     def last_frame(self, run_id: str, event: Event) -> bytes:
         """Number, stamp and encode the event, and keep it back."""

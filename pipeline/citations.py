@@ -26,9 +26,14 @@ class CitationFilter:
         self._code = ""
         """The backticks that have opened the code that we are in."""
 
+    @property
+    def is_idle(self) -> bool:
+        """Whether nothing is held back, and no code is open."""
+        return not self._held and not self._code
+
     def feed(self, piece: str) -> str:
         """Return what can be sent now."""
-        if not self._held and not self._code and not piece.endswith(" ") and "[" not in piece and "`" not in piece:
+        if self.is_idle and not piece.endswith(" ") and "[" not in piece and "`" not in piece:
             return piece
         text = self._held + piece
         opened = _OPEN.search(text)

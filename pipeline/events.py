@@ -167,6 +167,12 @@ class Token(Event, frozen=True, tag="token"):
     content: str
 
 
+class Tokens(Event, frozen=True, tag="token"):
+    """Several tokens that are there at once, in order: each is sent as a :class:`Token` of its own, at less cost."""
+
+    content: list[str]
+
+
 class GenerationCompleted(msgspec.Struct, frozen=True, kw_only=True):
     """``token_count`` and ``first_token_ms`` (from the stage's beginning; null without a token) are the runner's."""
 

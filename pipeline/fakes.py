@@ -59,13 +59,13 @@ class FakeLLM:
 
     model = "fake"
 
-    def __init__(self, pieces: Sequence[str | Finish | Exception], *, rewrites: bool = False) -> None:
+    def __init__(self, pieces: Sequence[str | list[str] | Finish | Exception], *, rewrites: bool = False) -> None:
         self.pieces = pieces
         self.rewrites = rewrites
         self.prompts: list[Prompt] = []
         self.closed = False
 
-    async def stream(self, prompt: Prompt) -> AsyncGenerator[str | Finish]:
+    async def stream(self, prompt: Prompt) -> AsyncGenerator[str | list[str] | Finish]:
         """Yield the pieces; raise those that are exceptions."""
         self.prompts.append(prompt)
         try:

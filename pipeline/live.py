@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from pipeline.events import Event, GenerationComplete, GenerationStart, StageTime, Token, type_of
+from pipeline.events import Event, GenerationComplete, GenerationStart, StageTime, type_of
 from pipeline.ports import Run
 
 E = TypeVar("E", bound=Event)
@@ -98,12 +98,12 @@ class LiveRun:
         self.stage, self.stage_begun, self._seen, self.silent = name, self.loop.time(), [], True
         self._check()
 
-    def take_token(self, token: Token) -> None:
-        """Keep a piece of the answer."""
+    def take_tokens(self, tokens: list[str]) -> None:
+        """Keep pieces of the answer."""
         if self.first_token is None:
             self.first_token = self.loop.time()
         self._asked = None
-        self.pieces.append(token.content)
+        self.pieces += tokens
 
     def stamp(self, event: E) -> E:
         """Return a stage's event with the times and counts that only the runner knows."""
@@ -128,11 +128,11 @@ class LiveRun:
         owed = (f"{self.stage}_start", f"{self.stage}_complete")
         return next((kind for kind in owed if kind not in self._seen), None)
 
-    def touch(self, sent_bytes: int) -> None:
-        """Note that an event was sent: the idle limit begins anew."""
+    def touch(self, events: int, sent_bytes: int) -> None:
+        """Note that events were sent: the idle limit begins anew."""
         self.silent = False
         self.last_event = self.loop.time()
-        self.events += 1
+        self.events += events
         self.sent_bytes += sent_bytes
 
     def close(self) -> None:

@@ -12,7 +12,7 @@ import structlog
 
 from pipeline.ending import UNFINISHED, UNSTORED, Outcome, failure_of, last_event, log_run, outcome_of
 from pipeline.errors import ContractBroken, RunGone, UnknownRun
-from pipeline.events import TERMINAL, Error, Event, RunStart, RunStarted, Token, type_of
+from pipeline.events import TERMINAL, Error, Event, RunStart, RunStarted, Token, Tokens, type_of
 from pipeline.live import Limits, LiveRun, Stop
 from pipeline.ports import EventBus, Run, Stage
 from pipeline.wire import MAX_FRAME_BYTES
@@ -183,9 +183,11 @@ class Runner:
     async def _run_stage(self, live: LiveRun, name: str, stage: Stage) -> None:
         live.begin_stage(name)
         async with aclosing(stage.run(live.run)) as events:
+            fair = live.events + FAIR_EVENTS
             async for event in events:
                 self._send(live, event)
-                if live.events % FAIR_EVENTS == 0:
+                if live.events >= fair:
+                    fair = live.events + FAIR_EVENTS
                     await asyncio.sleep(0)
         if live.silent:  # it had nothing to do, or it has swallowed a stop
             live.check_stopped()
@@ -196,8 +198,9 @@ class Runner:
 
     def _send(self, live: LiveRun, event: Event) -> None:
         live.check_stopped()
-        if type(event) is Token:
-            _check_token(live.stage, event)
+        tokens = _tokens(event)
+        if tokens is not None:
+            _check_tokens(live.stage, tokens)
         elif not isinstance(event, Event) or isinstance(event, (*TERMINAL, RunStart)):
             raise ContractBroken(f"stage {live.stage!r} yielded {type(event).__name__}, which is not a stage's event")
         else:
@@ -207,9 +210,9 @@ class Runner:
             sent_bytes = self._bus.publish(live.run.id, event)
         except ValueError as refused:
             raise ContractBroken(f"stage {live.stage!r} yielded {refused}") from refused
-        if type(event) is Token:
-            live.take_token(event)
-        live.touch(sent_bytes)
+        if tokens is not None:
+            live.take_tokens(tokens)
+        live.touch(1 if tokens is None else len(tokens), sent_bytes)
         if live.sent_bytes > MAX_RUN_BYTES:
             raise ContractBroken(f"stage {live.stage!r} went on after {MAX_RUN_BYTES:,} bytes of events")
 
@@ -284,9 +287,17 @@ class Runner:
         raise AssertionError("the waits have no end")
 
 
-def _check_token(stage: str, token: Token) -> None:
-    text = token.content
-    if not isinstance(text, str) or "\0" in text:
+def _tokens(event: Event) -> list[str] | None:
+    """Return the pieces of the answer that an event brings, None if it is another event."""
+    if type(event) is Tokens:
+        return event.content
+    return [event.content] if type(event) is Token else None
+
+
+def _check_tokens(stage: str, tokens: list[str]) -> None:
+    texts = isinstance(tokens, list) and tokens and all(isinstance(token, str) for token in tokens)
+    if not texts or "\0" in "".join(tokens):
         raise ContractBroken(f"stage {stage!r} yielded a token that is no text")
-    if len(text) > MAX_FRAME_BYTES:  # before it is encoded, which takes a copy
-        raise ContractBroken(f"stage {stage!r} yielded a token of {len(text):,} characters")
+    longest = max(map(len, tokens))
+    if longest > MAX_FRAME_BYTES:  # before it is encoded, which takes a copy
+        raise ContractBroken(f"stage {stage!r} yielded a token of {longest:,} characters")

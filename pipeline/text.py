@@ -47,6 +47,11 @@ class TextCleaner:
     def __init__(self) -> None:
         self._held = ""
 
+    @property
+    def is_idle(self) -> bool:
+        """Whether nothing is held back."""
+        return not self._held
+
     def feed(self, piece: str) -> str:
         """Return what is certain so far."""
         if not self._held and (piece.isascii() or _encodes(piece)):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import time
+from collections.abc import Sequence
 
 import msgspec
 
@@ -37,19 +38,40 @@ def frame(number: int, event: Event, timestamp: bytes) -> bytes:
     return b'%bid: %d\ndata: %b,"timestamp":"%b"}\n\n' % (retry, number, body[:-1], timestamp)
 
 
+def token_frames(first: int, tokens: Sequence[str], timestamp: bytes) -> list[bytes]:
+    """Return the frames of several tokens with numbers from ``first`` on: the same bytes as :func:`frame`, for less.
+
+    Raises:
+        ValueError: A frame exceeds ``MAX_FRAME_BYTES``, or a text holds a lone surrogate.
+    """
+    bodies = [_encode(token) for token in tokens]
+    if not all(map(str.isascii, tokens)):
+        bodies = [_LINE_SEPARATOR.sub(_escaped, body) for body in bodies]
+    if (longest := max(map(len, bodies))) > MAX_FRAME_BYTES:
+        raise ValueError(f"a token event of {longest:,} bytes; at most {MAX_FRAME_BYTES:,} are sent")
+    end = b',"timestamp":"%b"}\n\n' % timestamp
+    return [b'id: %d\ndata: {"type":"token","content":%b%b' % (n, body, end) for n, body in enumerate(bodies, first)]
+
+
 def _escaped(separator: re.Match[bytes]) -> bytes:
     return b"\\u%04x" % ord(separator[0].decode())
 
 
 class WallClock:
-    """The time as it stands in events: UTC, milliseconds, ``Z``; its seconds are formatted once a second."""
+    """The time as it stands in events: UTC, milliseconds, ``Z``; formatted once a millisecond."""
 
     def __init__(self) -> None:
+        self._ms, self._formatted = -1, b""
         self._second, self._prefix = -1, b""
 
     def now(self) -> bytes:
         """Return for example ``2025-11-06T10:30:40.000Z``."""
         ms = time.time_ns() // 1_000_000
+        if ms != self._ms:
+            self._ms, self._formatted = ms, self._format(ms)
+        return self._formatted
+
+    def _format(self, ms: int) -> bytes:
         second, rest = divmod(ms, 1000)
         if second != self._second:
             self._second, self._prefix = second, time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(second)).encode()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import ssl
-from collections.abc import AsyncGenerator, Iterator, Mapping
+from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing, suppress
 from typing import Any
 
@@ -23,6 +23,9 @@ END_S = 0.05
 """How long the end of the body may come behind the last event; a connection that has seen it is used again."""
 MAX_EVENT_BYTES = 16 * 1024 * 1024
 """As much as a whole run may send."""
+
+LAST_BYTES = 16
+"""The last event is no longer, spaces included."""
 
 HEADERS = {"Accept": "text/event-stream", "Accept-Encoding": "identity", "Content-Type": "application/json"}
 """Compressed, a stream may come late."""
@@ -85,22 +88,27 @@ class ChunkReader:
         self._line: list[bytes] = []
         self._line_bytes = 0
 
-    def feed(self, received: bytes) -> Iterator[str]:
-        """Yield the pieces of text that are whole now.
+        self.broken: GenerationFailed | None = None
+        """Why nothing more can be read: an event told of an error, was malformed, or above ``MAX_EVENT_BYTES``."""
 
-        Raises:
-            GenerationFailed: An event tells of an error, cannot be read, or is larger than ``MAX_EVENT_BYTES``.
-        """
+    def feed(self, received: bytes) -> list[str]:
+        """Return the pieces of text that are whole now, those before a broken event included."""
+        pieces: list[str] = []
+        try:
+            pieces.extend(filter(None, map(self._read, self._events(received))))
+        except GenerationFailed as failure:
+            self.broken = failure
+        return pieces
+
+    def _events(self, received: bytes) -> list[bytes]:
         whole, line_end, rest = received.rpartition(b"\n")
         if not line_end:
             self._keep(rest)
-            return
+            return []
         lines = b"".join((*self._line, whole)).split(b"\n")
         self._line, self._line_bytes = [], 0
         self._keep(rest)
-        for line in lines:
-            if line.startswith(b"data:") and (piece := self._read(line[5:])):
-                yield piece
+        return [line[5:] for line in lines if line.startswith(b"data:")]
 
     def _keep(self, rest: bytes) -> None:
         self._line.append(rest)
@@ -109,10 +117,13 @@ class ChunkReader:
             raise GenerationFailed(UNREADABLE)
 
     def _read(self, event: bytes) -> str:
-        if event.strip() == b"[DONE]":
+        if len(event) <= LAST_BYTES and event.strip() == b"[DONE]":
             self.ended = True
             return ""
-        chunk = decoded(event)
+        try:
+            chunk = _decode(event)
+        except (msgspec.DecodeError, UnicodeDecodeError):
+            chunk = _decoded_loosely(event)
         if chunk.error:
             raise GenerationFailed("The language model failed.")
         choice = chunk.choices[0] if chunk.choices else None
@@ -129,18 +140,12 @@ class ChunkReader:
         )
 
 
-def decoded(event: bytes) -> Chunk:
-    """Return an event; half a surrogate pair, which is no JSON to msgspec, stays as it came.
-
-    Raises:
-        GenerationFailed: It is malformed.
-    """
+def _decoded_loosely(event: bytes) -> Chunk:
+    """Return an event with half a surrogate pair in it, which is no JSON to msgspec."""
     try:
-        return _decode(event)
-    except (msgspec.DecodeError, UnicodeDecodeError):
-        with suppress(ValueError, RecursionError):
-            return msgspec.convert(json.loads(event), Chunk)
-        raise GenerationFailed(UNREADABLE) from None
+        return msgspec.convert(json.loads(event), Chunk)
+    except (ValueError, RecursionError) as malformed:
+        raise GenerationFailed(UNREADABLE) from malformed
 
 
 class ChatCompletions:
@@ -162,7 +167,7 @@ class ChatCompletions:
         if self._connections is not None:
             await self._connections.close()
 
-    async def stream(self, prompt: Prompt) -> AsyncGenerator[str | Finish]:
+    async def stream(self, prompt: Prompt) -> AsyncGenerator[list[str] | Finish]:
         """Yield the model's text as it comes; the connection is closed when the reader leaves.
 
         Raises:
@@ -175,7 +180,7 @@ class ChatCompletions:
             async for piece in pieces:
                 yield piece
 
-    async def _attempt(self, body: bytes) -> AsyncGenerator[str | Finish]:
+    async def _attempt(self, body: bytes) -> AsyncGenerator[list[str] | Finish]:
         reader, begun = ChunkReader(), False
         try:
             request = self._session().post(self.url, data=body, headers=self.headers, allow_redirects=False)
@@ -183,9 +188,11 @@ class ChatCompletions:
                 if response.status != 200:
                     raise await _refused(response)
                 async for received in response.content.iter_any():
-                    for piece in reader.feed(received):
+                    if pieces := reader.feed(received):
                         begun = True
-                        yield piece
+                        yield pieces
+                    if reader.broken:
+                        raise reader.broken
                     if reader.ended:
                         await _reach_end(response)
                         break

@@ -72,7 +72,7 @@ class Condense:
             async for piece in pieces:
                 if isinstance(piece, Finish):
                     return "" if piece.reason in {"length", "content_filter"} else reply
-                reply += piece
+                reply += "".join(piece)
                 if len(reply) > MAX_QUERY_CHARS:
                     return ""
         return reply

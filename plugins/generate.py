@@ -15,7 +15,7 @@ from pipeline.events import (
     GenerationStarted,
     SourceList,
     Sources,
-    Token,
+    Tokens,
 )
 from pipeline.host import Host
 from pipeline.ports import Finish, Passage, Run
@@ -49,29 +49,52 @@ class Generate:
                     else:
                         yield piece
         else:
-            for word in split_words(prompts.REFUSAL):
-                yield Token(word)
+            yield Tokens(list(split_words(prompts.REFUSAL)))
         yield GenerationComplete(GenerationCompleted(finish_reason=finish))
 
-    async def _answer(self, run: Run, passages: list[Passage]) -> AsyncGenerator[Token | Finish]:
+    async def _answer(self, run: Run, passages: list[Passage]) -> AsyncGenerator[Tokens | Finish]:
         prompt = prompts.build(run.question, passages, run.history, self._history_tokens, query=run.query)
-        cleaner, citations = TextCleaner(), CitationFilter(len(passages))
-        finish = Finish("stop")
+        answer, finish = AnswerFilter(len(passages)), Finish("stop")
         async with aclosing(self._llm.stream(prompt)) as pieces:
             async for piece in pieces:
                 if isinstance(piece, Finish):
                     finish = piece
-                elif text := citations.feed(cleaner.feed(piece)):
-                    for part in split_long(text):
-                        yield Token(part)
-        if rest := citations.feed(cleaner.flush()) + citations.flush():
-            yield Token(rest)
+                elif passed := answer.feed(piece if isinstance(piece, list) else [piece]):
+                    yield Tokens(passed)
+        if rest := answer.flush():
+            yield Tokens([rest])
         yield finish
 
     def _relevant(self, passages: list[Passage]) -> bool:
         """Judge by the best cosine; a retriever that gives none is trusted."""
         cosines = [p.scores["dense"] for p in passages if "dense" in p.scores]
         return bool(passages) and (not cosines or max(cosines) >= self._floor)
+
+
+class AnswerFilter:
+    """Lets only through what can be stored and cites a passage that there is; pieces stay pieces where they can."""
+
+    def __init__(self, passages: int) -> None:
+        self._cleaner = TextCleaner()
+        self._citations = CitationFilter(passages)
+
+    def feed(self, pieces: list[str]) -> list[str]:
+        """Return what is certain so far, in tokens of at most ``MAX_TOKEN_CHARS``."""
+        if self._cleaner.is_idle and self._citations.is_idle and _is_plain("".join(pieces)):
+            return list(filter(None, pieces))
+        texts = (self._citations.feed(self._cleaner.feed(piece)) for piece in pieces)
+        return [part for text in texts for part in split_long(text)]
+
+    def flush(self) -> str:
+        """Return what was held back, at the end of the answer."""
+        return self._citations.feed(self._cleaner.flush()) + self._citations.flush()
+
+
+def _is_plain(text: str) -> bool:
+    """Say whether nothing in a text, or at its end, may be or become what the filters change."""
+    if not text.isascii() or len(text) > MAX_TOKEN_CHARS or text.endswith(" "):
+        return False
+    return "[" not in text and "`" not in text and "\0" not in text
 
 
 def split_long(text: str) -> Iterator[str]:

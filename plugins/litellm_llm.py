@@ -118,7 +118,7 @@ class LiteLLM:
                 "provider and a model, for example openai/gpt-4o"
             ) from problem
 
-    async def stream(self, prompt: Prompt) -> AsyncGenerator[str | Finish]:
+    async def stream(self, prompt: Prompt) -> AsyncGenerator[str | list[str] | Finish]:
         """Yield the model's text as it comes; the upstream connection is closed when the reader leaves."""
         if self._litellm is None:
             await self.warm()
@@ -140,7 +140,7 @@ class LiteLLM:
             _rehearse(litellm, self._arguments)
         self._litellm = litellm
 
-    def _by_sdk(self, prompt: Prompt) -> AsyncGenerator[str | Finish]:
+    def _by_sdk(self, prompt: Prompt) -> AsyncGenerator[str | list[str] | Finish]:
         litellm = self._litellm
         litellm.aclient_session = litellm.aclient_session or _direct_session()
         return until_answered(lambda: self._attempt(litellm, prompt))

@@ -255,7 +255,8 @@ class Ended:
 async def ran(client, url, question, limits):
     threads = Threads(2)
     options = Options(data_dir=Path("unused"), llm_model="openai/fake", llm_api_base=url, llm_client=client)
-    host = Host(options, threads, {"llm": LiteLLM})
+    host = Host(options, threads, {"llm": lambda host: llm})
+    llm = LiteLLM(host)
     bus, store = MemoryBus(), MemoryStore()
     runner = Runner([("generation", Generate(host))], bus, store, limits)
     begun = time.monotonic()
@@ -266,7 +267,7 @@ async def ran(client, url, question, limits):
     took_s = time.monotonic() - begun
     assert ended is not None
     outcome = await ended
-    await host.llm.close()
+    await llm.close()
     threads.close()
     assert [event["type"] for event in events if event["type"] in {"done", "error", "cancelled"}] == ["error"]
     return Ended(events, outcome, took_s)

@@ -8,7 +8,7 @@ import pytest
 
 from pipeline.bus import MemoryBus
 from pipeline.errors import UnknownRun
-from pipeline.events import Cancelled, Stopped, Token
+from pipeline.events import Cancelled, Stopped, Token, Tokens
 from pipeline.ports import BATCH
 
 END = Cancelled(Stopped(stage="generation", tokens_kept=0))
@@ -50,6 +50,17 @@ async def test_ids_count_from_one_without_a_gap():
         bus.publish("r", Token("x"))
     bus.close("r", bus.last_frame("r", END))
     assert [frame.split(b"\n")[0] for frame in await read_all(bus)] == [b"id: %d" % n for n in range(1, 7)]
+
+
+async def test_tokens_that_are_published_together_are_events_of_their_own():
+    bus = opened()
+    bus.publish("r", Token("0"))
+    sent_bytes = bus.publish("r", Tokens(["1", "2", "3"]))
+    bus.close("r", bus.last_frame("r", END))
+    frames = await read_all(bus)
+    assert texts(frames) == ["0", "1", "2", "3"]
+    assert [frame.split(b"\n")[0] for frame in frames] == [b"id: %d" % n for n in range(1, 6)]
+    assert sent_bytes == sum(map(len, frames[1:4]))
 
 
 async def test_a_reader_that_comes_back_misses_nothing():

@@ -46,7 +46,7 @@ from pipeline.events import (
     stage_events,
     type_of,
 )
-from pipeline.wire import WallClock, frame
+from pipeline.wire import WallClock, frame, token_frames
 
 AT = b"2025-11-06T10:30:40.000Z"
 
@@ -145,6 +145,15 @@ def test_a_line_break_in_a_token_does_not_break_the_line_for_any_reader_of_lines
 def test_an_event_too_large_for_a_frame_is_refused_by_name():
     with pytest.raises(ValueError, match="a token event of 70,0"):
         frame(1, Token("x" * 70_000), AT)
+
+
+def test_tokens_that_are_sent_together_are_the_same_bytes_as_one_by_one():
+    tokens = ["a", "", 'b "c"\n', "d\u2028e", "é🙂"]
+    assert token_frames(7, tokens, AT) == [frame(n, Token(token), AT) for n, token in enumerate(tokens, 7)]
+    with pytest.raises(ValueError, match="a token event of 70,002 bytes"):
+        token_frames(1, ["x" * 70_000], AT)
+    with pytest.raises(ValueError, match="surrogates not allowed"):
+        token_frames(1, ["\ud800"], AT)
 
 
 def test_a_stage_of_ones_own_has_events_of_the_same_pattern():

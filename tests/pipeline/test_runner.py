@@ -21,6 +21,7 @@ from pipeline.events import (
     GenerationStart,
     GenerationStarted,
     Token,
+    Tokens,
     stage_events,
 )
 from pipeline.fakes import MemoryStore
@@ -88,6 +89,14 @@ async def test_a_run_goes_from_run_start_through_its_stages_to_done():
     assert store.outcomes["r"].answer == "ab"
     assert [json.loads(frame.split(b"data: ")[1]) for frame in store.frames["r"]] == events
     assert store.outcomes["r"].status == "completed"
+
+
+async def test_tokens_that_come_together_are_told_stored_and_counted_one_by_one():
+    store = MemoryStore()
+    steps = (Start(), Tokens(["a", "b"]), Token("c"), Tokens(["d"]), Complete())
+    events = await ran(("work", stage_of(*steps)), store=store)
+    assert [event["content"] for event in events if event["type"] == "token"] == ["a", "b", "c", "d"]
+    assert (store.outcomes["r"].answer, store.outcomes["r"].token_count) == ("abcd", 4)
 
 
 async def test_the_same_time_is_in_the_event_the_log_and_the_stored_run():
@@ -158,8 +167,13 @@ async def test_not_even_an_exit_or_a_leaked_cancellation_escapes_a_stage(broken)
         (Token("x"),),
         (Start(), Token("x" * 70_000), Complete()),
         (Start(), Token("\ud800"), Complete()),
+        (Start(), Tokens([]), Complete()),
+        (Start(), Tokens(["a", "b\0"]), Complete()),
+        (Start(), Tokens(["a", "x" * 70_000]), Complete()),
+        (Start(), Tokens(msgspec.json.decode(b'["a", 5]')), Complete()),
     ],
-    ids=["str", "none", "terminal", "no complete", "no start", "only a token", "too large", "surrogate"],
+    ids=["str", "none", "terminal", "no complete", "no start", "only a token", "too large", "surrogate",
+         "no tokens", "nul in one", "one too large", "number"],
 )
 async def test_a_stage_that_breaks_its_contract_ends_the_run_with_an_error(steps):
     error = last(await ran(("work", stage_of(*steps))))

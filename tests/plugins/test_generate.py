@@ -1,16 +1,15 @@
 """The stage that has the LLM answer."""
 
-import json
-
 import pytest
 
-from pipeline.events import GenerationComplete, Sources, Token
+from pipeline.bus import MemoryBus
+from pipeline.events import GenerationComplete, Sources, Tokens
 from pipeline.fakes import FakeLLM, passage
 from pipeline.host import Host, Options
 from pipeline.ports import Finish, Run
 from pipeline.prompts import REFUSAL
 from pipeline.threads import Threads
-from pipeline.wire import frame
+from pipeline.wire import MAX_FRAME_BYTES
 from plugins.generate import Generate
 
 
@@ -27,7 +26,7 @@ async def ran(stage, passages):
 
 
 def text(events):
-    return "".join(event.content for event in events if isinstance(event, Token))
+    return "".join(part for event in events if isinstance(event, Tokens) for part in event.content)
 
 
 async def test_at_most_so_many_passages_are_given_as_the_settings_say(host_with):
@@ -74,8 +73,24 @@ async def test_the_models_reason_for_its_end_is_passed_on(host_with):
 async def test_a_piece_of_any_size_fits_the_frames(host_with):
     _, events = await ran(Generate(host_with(FakeLLM(["\x01" * 100_000]))), [passage(1)])
     assert text(events) == "\x01" * 100_000
+    bus = MemoryBus()
+    bus.open("r")
     for event in events:
-        assert json.loads(frame(1, event, b"").split(b"data: ")[1])
+        bus.publish("r", event)
+    assert max(map(len, await bus.frames("r"))) <= MAX_FRAME_BYTES
+
+
+@pytest.mark.parametrize("together", [1, 2, 3, 7])
+async def test_an_answer_is_filtered_alike_however_many_of_its_pieces_come_together(host_with, together):
+    pieces = ["See ", "[", "1", "]", " and", " ", "[9", "]", "", " `a[9]`", " a\0b", "\ud83d", "\ude00", " é [2", "."]
+    batches = [pieces[at : at + together] for at in range(0, len(pieces), together)]
+    _, events = await ran(Generate(host_with(FakeLLM(batches))), [passage(1)])
+    assert text(events) == "See [1] and `a[9]` ab\U0001f600 é [2."
+
+
+async def test_pieces_that_come_together_stay_tokens_of_their_own(host_with):
+    _, events = await ran(Generate(host_with(FakeLLM([["One", " two", "", " three"]]))), [passage(1)])
+    assert [event.content for event in events if isinstance(event, Tokens)] == [["One", " two", " three"]]
 
 
 async def test_an_open_bracket_at_the_end_is_not_lost(host_with):
@@ -89,7 +104,7 @@ async def test_the_models_stream_is_closed_when_the_stage_is(host_with):
         Run(id="r", session_id="s", message_id="m", question="?", passages=[passage(1)])
     )
     async for event in events:
-        if isinstance(event, Token):
+        if isinstance(event, Tokens):
             break
     await events.aclose()
     assert llm.closed

@@ -81,6 +81,12 @@ def theirs():
         return dict(zip(MODELS, map(what_was_asked, llm.calls), strict=True))
 
 
+def own_client(litellm, model, base=None):
+    found = direct(litellm, arguments(model, base))
+    assert found is not None
+    return found
+
+
 def arguments(model, base=None):
     return SENT | {"model": model, "api_base": base, "drop_params": True}
 
@@ -94,7 +100,7 @@ def what_was_asked(call):
 @pytest.mark.parametrize("model", MODELS)
 async def test_the_own_client_asks_as_litellm_does(litellm, theirs, model):
     with FaultyLLM() as llm:
-        own = direct(litellm, arguments(model, llm.url))
+        own = own_client(litellm, model, llm.url)
         pieces = [piece async for piece in own.stream(Prompt(messages=ASKED, question="Why?", passages=[]))]
         await own.close()
         (call,) = llm.calls
@@ -104,12 +110,12 @@ async def test_the_own_client_asks_as_litellm_does(litellm, theirs, model):
 
 @pytest.mark.parametrize(("model", "address"), ADDRESSES.items())
 def test_a_model_is_asked_at_its_providers_address(litellm, model, address):
-    assert direct(litellm, arguments(model)).url == f"{address}/chat/completions"
+    assert own_client(litellm, model).url == f"{address}/chat/completions"
 
 
 def test_an_address_and_a_key_of_ones_own_are_used(litellm, monkeypatch):
     monkeypatch.setenv("OPENAI_BASE_URL", "http://gate.example/v1")
-    own = direct(litellm, arguments("openai/gpt-4o"))
+    own = own_client(litellm, "openai/gpt-4o")
     assert own.url == "http://gate.example/v1/chat/completions"
     assert own.headers["Authorization"] == "Bearer key-of-OPENAI"
 
