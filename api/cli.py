@@ -116,6 +116,44 @@ def ask(
     raise typer.Exit(_run(answer(_quiet_settings(), question, session)))
 
 
+@app.command("eval")
+def evaluate(  # noqa: PLR0917  # typer calls it by name
+    path: Annotated[
+        Path | None, typer.Argument(metavar="FOLDER|QUESTIONS", help="A BEIR folder, or questions.", exists=True)
+    ] = None,
+    questions: Annotated[
+        Path | None, typer.Option(exists=True, dir_okay=False, help="Ask these about FOLDER's documents, of any kind.")
+    ] = None,
+    compare: Annotated[
+        tuple[Path, Path] | None,
+        typer.Option(metavar="A.json B.json", exists=True, dir_okay=False, help="Compare two reports of --json."),
+    ] = None,
+    split: Annotated[str | None, typer.Option(help="Which of FOLDER's qrels/*.tsv, if there are several.")] = None,
+    url: Annotated[str | None, typer.Option(help="Ask this server instead, http://localhost:8000.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Build FOLDER's store anew.")] = False,
+    drop: Annotated[bool, typer.Option("--drop", help="Drop the stores of all evaluations; nothing else.")] = False,
+) -> None:
+    """Measure retrieval on a BEIR folder, or check the answers to a file of questions.
+
+    FOLDER goes into a store of its own, a database beside the collection's, which the next evaluation uses again.
+    Without it, QUESTIONS are asked about the collection: lines of {"question", "relevant", "facts_any", "answerable"}.
+    """
+    from api.evaluation import command
+
+    wanted = command.Wanted(
+        path=path,
+        questions=questions,
+        compare=compare,
+        split=split,
+        url=url,
+        as_json=as_json,
+        fresh=fresh,
+        drop=drop,
+    )
+    raise typer.Exit(_run(command.evaluate(_quiet_settings(), wanted)))
+
+
 @app.command()
 def plugins() -> None:
     """List the plugins, installed and in force."""

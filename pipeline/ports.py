@@ -141,7 +141,11 @@ class Stage(Protocol):
 
 
 class Retriever(Protocol):
-    """Finds passages."""
+    """Finds passages.
+
+    One that is made of several searches may have an attribute ``parts``, a mapping of names to retrievers: each does
+    its search alone, in its own order, and ``stagecast eval`` measures it beside the whole.
+    """
 
     async def search(self, question: str, limit: int, scope: Scope) -> list[Passage]:
         """Return at most ``limit`` passages within ``scope``, best first; an empty list is not an error.
@@ -153,10 +157,14 @@ class Retriever(Protocol):
 
 
 class Reranker(Protocol):
-    """Puts passages in a better order."""
+    """Puts passages in a better order.
+
+    One that loads its model while it is already asked may have a method ``async settled()``, which waits until that has
+    worked or failed: ``method`` then stays what it is.
+    """
 
     method: str
-    """What orders the passages at present, for events and logs."""
+    """What orders the passages at present, for events and logs; ``fused`` when they stay in the retriever's order."""
 
     async def rerank(self, question: str, passages: Sequence[Passage], limit: int) -> list[Passage]:
         """Return the best ``limit`` of ``passages``, best first, with new ``score`` and an entry in ``scores``."""

@@ -71,6 +71,12 @@ class FlashRankReranker:
             self._loader = threading.Thread(target=self._load, name="flashrank", daemon=True)
             self._loader.start()
 
+    async def settled(self) -> None:
+        """Wait until the model is loaded, or cannot be."""
+        await self.warm()
+        assert self._loader is not None
+        await self._threads.run(self._loader.join)
+
     async def rerank(self, question: str, passages: Sequence[Passage], limit: int) -> list[Passage]:
         """Return the best ``limit`` of ``passages``, best first, with a ``score`` in 0..1.
 

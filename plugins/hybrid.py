@@ -26,9 +26,9 @@ COMMON_CHUNKS = 1000
 
 K1, B = 1.2, 0.75
 """Of BM25, as in Lucene; idf likewise: ln(1 + (N - n + 0.5) / (n + 0.5))."""
+BM25 = {"common_share": COMMON_SHARE, "common_chunks": COMMON_CHUNKS, "k1": K1, "b": B}
 
-SEARCH = """
-with words as (
+LEXICAL = """with words as (
     select t.term, ln(1 + (s.chunks - t.chunks + 0.5) / (t.chunks + 0.5)) as idf,
            greatest(s.length::float8 / greatest(s.chunks, 1), 1) as mean_length
       from store s, unnest(to_tsvector('english', :question)) as q join term t on t.term = q.lexeme
@@ -41,10 +41,14 @@ with words as (
     select l.id from lexical l {join_lexical}
      where not exists (select from chunk o where o.id = l.id and o.owner <> '' and o.owner <> :owner) {matches}
      order by l.bm25 desc, l.id limit :limit
-), best_dense as (
+)"""
+
+DENSE = """best_dense as (
     select c.id from chunk c {join_dense} where c.owner in ('', :owner) {matches}
      order by c.embedding::halfvec({dimension}) <=> cast(:vector as halfvec({dimension})) limit :limit
-), candidates as (
+)"""
+
+CANDIDATES = """candidates as (
     select id from best_lexical union select id from best_dense
 )
 select c.id, c.document_id, c.position, c.heading, c.text, d.title, d.url, d.meta, coalesce(l.bm25, 0) as bm25,
@@ -52,8 +56,26 @@ select c.id, c.document_id, c.position, c.heading, c.text, d.title, d.url, d.met
   from candidates join chunk c using (id) join document d on d.owner = c.owner and d.id = c.document_id
        left join lexical l on l.id = c.id
 """
+
+SEARCH = f"{LEXICAL}, {DENSE}, {CANDIDATES}"
 """What has no owner may be found by everybody. Chunks of others are looked up in the index of those that have an owner:
 where there are none, that costs nothing."""
+
+ALONE = """
+select c.id, c.document_id, c.position, c.heading, c.text, d.title, d.url, d.meta, f.score
+  from found f join chunk c using (id) join document d on d.owner = c.owner and d.id = c.document_id
+ order by f.score desc, c.id
+"""
+
+LEXICAL_FOUND = "found as (select id, l.bm25 as score from best_lexical join lexical l using (id))"
+DENSE_FOUND = """found as (
+    select id, 1 - (c.embedding::halfvec({dimension}) <=> cast(:vector as halfvec({dimension}))) as score
+      from best_dense join chunk c using (id)
+)"""
+
+LEXICAL_ALONE = f"{LEXICAL}, {LEXICAL_FOUND} {ALONE}"
+DENSE_ALONE = f"with {DENSE}, {DENSE_FOUND} {ALONE}"
+"""Each part's search, in its own order."""
 
 OF_DOCUMENT = "join document d on d.owner = c.owner and d.id = c.document_id"
 
@@ -68,26 +90,26 @@ class HybridRetriever:
     def __init__(self, host: Host) -> None:
         self._engine = host.service(AsyncEngine)
         self._embedder = host.embedder
+        self.parts = {"dense": DenseSearch(self), "lexical": LexicalSearch(self)}
 
     async def search(self, question: str, limit: int, scope: Scope) -> list[Passage]:
         """Return the best ``limit`` passages with the scores ``dense`` (cosine), ``lexical`` (BM25) and ``fused``."""
-        vector = (await self._embedder.embed([question]))[0]
-        query = _query(self._embedder.dimension, filtered=bool(scope.filters))
-        values = {
-            "question": question,
-            "vector": _halfvec(vector),
-            "limit": limit,
-            "owner": scope.owner,
-            "common_share": COMMON_SHARE,
-            "common_chunks": COMMON_CHUNKS,
-            "k1": K1,
-            "b": B,
-        }
+        values = {"question": question, "vector": await self.vector(question), "limit": limit, **BM25}
+        rows = await self.rows(SEARCH, scope, values)
+        return fuse(rows)[:limit]
+
+    async def vector(self, question: str) -> str:
+        """Return the question's vector as PostgreSQL reads it."""
+        return _halfvec((await self._embedder.embed([question]))[0])
+
+    async def rows(self, template: str, scope: Scope, values: dict[str, Any]) -> Sequence[RowMapping]:
+        """Run one of the searches above with its values, within a scope."""
+        query = _query(template, self._embedder.dimension, filtered=bool(scope.filters))
+        values = {**values, "owner": scope.owner}
         if scope.filters:
             values["filters"] = json.dumps(dict(scope.filters))
         async with self._engine.connect() as connection:
-            rows = (await connection.execute(text(query), values)).mappings().all()
-        return fuse(rows)[:limit]
+            return (await connection.execute(text(query), values)).mappings().all()
 
     async def sentence_vectors(self, passages: Sequence[Passage]) -> list[NDArray[np.float32]]:
         """Return for each passage the stored vectors of its sentences, in order; none for a passage that is gone."""
@@ -108,7 +130,7 @@ def fuse(rows: Sequence[RowMapping | dict[str, Any]]) -> list[Passage]:
     bm25 = np.array([row["bm25"] for row in rows], np.float64)
     fused = 1 / (1 + np.exp(-(_standard(cosine) + LEXICAL_WEIGHT * _standard(bm25))))
     order = sorted(range(len(rows)), key=lambda i: (-fused[i], rows[i]["id"]))
-    return [_passage(rows[i], float(fused[i])) for i in order]
+    return [_passage(rows[i], float(fused[i]), _scores(rows[i], float(fused[i]))) for i in order]
 
 
 def _standard(scores: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -116,7 +138,11 @@ def _standard(scores: NDArray[np.float64]) -> NDArray[np.float64]:
     return (scores - scores.mean()) / deviation if deviation > 0 else np.zeros_like(scores)
 
 
-def _passage(row: RowMapping | dict[str, Any], fused: float) -> Passage:
+def _scores(row: RowMapping | dict[str, Any], fused: float) -> dict[str, float]:
+    return {"dense": float(row["cosine"]), "lexical": float(row["bm25"]), "fused": fused}
+
+
+def _passage(row: RowMapping | dict[str, Any], score: float, scores: dict[str, float]) -> Passage:
     return Passage(
         chunk_id=row["id"],
         document_id=row["document_id"],
@@ -125,21 +151,46 @@ def _passage(row: RowMapping | dict[str, Any], fused: float) -> Passage:
         heading=row["heading"],
         position=row["position"],
         text=row["text"],
-        score=fused,
-        scores={"dense": float(row["cosine"]), "lexical": float(row["bm25"]), "fused": fused},
+        score=score,
+        scores=scores,
         metadata=row["meta"],
     )
 
 
-def _query(dimension: int, *, filtered: bool) -> str:
+def _query(template: str, dimension: int, *, filtered: bool) -> str:
     if not filtered:
-        return SEARCH.format(dimension=int(dimension), join_lexical="", join_dense="", matches="")
-    return SEARCH.format(
+        return template.format(dimension=int(dimension), join_lexical="", join_dense="", matches="")
+    return template.format(
         dimension=int(dimension),
         join_lexical=f"join chunk c on c.id = l.id {OF_DOCUMENT}",
         join_dense=OF_DOCUMENT,
         matches=MATCHES,
     )
+
+
+class DenseSearch:
+    """The vectors alone; ``score`` is the cosine, 0 for what is below."""
+
+    def __init__(self, whole: HybridRetriever) -> None:
+        self._whole = whole
+
+    async def search(self, question: str, limit: int, scope: Scope) -> list[Passage]:
+        """Return the ``limit`` passages whose vectors are nearest to the question's, best first."""
+        vector = await self._whole.vector(question)
+        rows = await self._whole.rows(DENSE_ALONE, scope, {"vector": vector, "limit": limit})
+        return [_passage(row, max(row["score"], 0.0), {"dense": float(row["score"])}) for row in rows]
+
+
+class LexicalSearch:
+    """BM25 alone; ``score`` is BM25 / (1 + BM25), which keeps its order within 0..1."""
+
+    def __init__(self, whole: HybridRetriever) -> None:
+        self._whole = whole
+
+    async def search(self, question: str, limit: int, scope: Scope) -> list[Passage]:
+        """Return the ``limit`` passages of the best BM25, best first; none when none has a word of the question."""
+        rows = await self._whole.rows(LEXICAL_ALONE, scope, {"question": question, "limit": limit, **BM25})
+        return [_passage(row, row["score"] / (1 + row["score"]), {"lexical": row["score"]}) for row in rows]
 
 
 def _halfvec(vector: NDArray[np.float32]) -> str:

@@ -38,17 +38,18 @@ async def ingest_paths(settings: Settings, paths: Sequence[Path]) -> int:
     console = Console(stderr=True, highlight=False)
     async with running(settings, share=True) as system:
         total = sum(count(file) for file, _ in find(paths))
-        return await _show(ingest(system, paths), total, console)
+        return await show(ingest(system, paths), total, console)
 
 
 async def reindex_all(settings: Settings) -> int:
     """Embed every stored document anew; return 0, or 1 if any failed."""
     console = Console(stderr=True, highlight=False)
     async with running(settings, share=True, renew=True) as system:
-        return await _show(reindex(system), await system.documents.count(), console)
+        return await show(reindex(system), await system.documents.count(), console)
 
 
-async def _show(batches: AsyncGenerator[list[Result]], total: int, console: Console) -> int:
+async def show(batches: AsyncGenerator[list[Result]], total: int, console: Console) -> int:
+    """Draw a progress bar while the batches come; return 0, or 1 if any document failed."""
     counts: Counter[str] = Counter()
     columns = (
         TextColumn("{task.description}"),

@@ -1,0 +1,50 @@
+"""What ``stagecast eval`` is asked for, and who does it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import msgspec
+from rich.console import Console
+from typer import BadParameter
+
+from api.evaluation import asking, retrieval, store
+from api.settings import Settings
+
+
+class Wanted(msgspec.Struct, frozen=True, kw_only=True):
+    """The command's arguments."""
+
+    path: Path | None
+    questions: Path | None
+    compare: tuple[Path, Path] | None
+    split: str | None
+    url: str | None
+    as_json: bool
+    fresh: bool
+    drop: bool
+
+
+async def evaluate(settings: Settings, wanted: Wanted) -> int:
+    """Do what is wanted and return the exit code.
+
+    Raises:
+        BadParameter: Nothing is named.
+        BadEvaluation: What was to be evaluated cannot be.
+        ConfigurationError: Something cannot be started.
+    """
+    if wanted.compare:
+        return retrieval.compare_files(*wanted.compare)
+    if wanted.drop:
+        names = await store.drop_all(settings)
+        Console(stderr=True, highlight=False).print(f"Dropped: {', '.join(names) or 'nothing was there'}.")
+        return 0
+    if wanted.path is None:
+        raise BadParameter("name a BEIR folder or a file of questions", param_hint="FOLDER|QUESTIONS")
+    if wanted.path.is_dir() and not wanted.questions:
+        return await retrieval.evaluate(settings, wanted.path, wanted.split, as_json=wanted.as_json, fresh=wanted.fresh)
+    questions = wanted.questions or wanted.path
+    if wanted.url:
+        return await asking.ask_server(wanted.url, questions, as_json=wanted.as_json)
+    folder = wanted.path if wanted.questions else None
+    return await asking.ask_pipeline(settings, questions, folder, as_json=wanted.as_json, fresh=wanted.fresh)
