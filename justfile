@@ -67,6 +67,6 @@ migrate:
 revision message: migrate
     uv run --locked alembic revision --autogenerate -m "{{ message }}"
 
-# Measure: `questions [FILE]` asks a running server and counts right answers, `tokens` times an LLM's tokens, `page` the page
-bench name="questions" *arguments:
+# Measure: `tokens` times an LLM's tokens, `page` the page; retrieval and answers are measured by `stagecast eval`
+bench name *arguments:
     uv run --locked python -m tests.bench.{{ name }} {{ arguments }}

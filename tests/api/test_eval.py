@@ -121,12 +121,11 @@ def test_the_report_has_every_figure_of_the_whole_and_of_each_part(animals, tmp_
 
 
 def test_a_part_finds_only_what_it_can(tmp_path, new_database):
-    queries = {"q": ("Striped horses annoy insects", {"zebra": 1})}  # it shares no word with what answers it
-    folder = beir(tmp_path / "words", ANIMALS | {"horse": "Annoy the horses and they bolt."}, queries)
-    found = report(folder, folder=tmp_path, database_url=new_database(), candidates=1)
+    queries = {"q": ("feline predators of the savanna", {"lion": 1})}  # no word of this is in the corpus
+    folder = beir(tmp_path / "words", ANIMALS, queries)
+    found = report(folder, folder=tmp_path, database_url=new_database(), candidates=5)
     assert found["systems"]["lexical"]["recall@50"] == 0
-    assert found["systems"]["lexical"]["mrr@10"] == 0
-    assert found["systems"]["dense"]["recall@50"] == 1
+    assert found["systems"]["dense"]["mrr@10"] == 1
 
 
 def test_a_reranker_is_measured_with_and_without_and_compared_by_query(animals, tmp_path, new_database):
@@ -180,7 +179,8 @@ def test_an_ingestion_that_was_killed_is_finished_by_the_next_run(tmp_path, new_
     folder, url = beir(tmp_path / "many", many), new_database()
     process = subprocess.Popen(**command(folder, folder=tmp_path, database_url=url), stderr=subprocess.PIPE)
     assert process.stderr is not None
-    name = process.stderr.readline().split("database ")[1].split(";")[0]
+    told = next(line for line in process.stderr if line.startswith("Store: "))
+    name = told.split("database ")[1].split(";")[0]
     store = url.rsplit("/", 1)[0] + f"/{name}?" + url.partition("?")[2]
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline and documents(store) < 64:
