@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import sys
 import time
 from collections import Counter
@@ -18,12 +19,14 @@ from rich.progress import track
 from api.evaluation import store
 from api.evaluation.answers import CHECKS, Answer, Question, Verdict, judge, read_questions
 from api.evaluation.beir import CORPUS, BadEvaluation, corpus_of
+from api.evaluation.measuring import reranker
 from api.ingest.sample import load_sample
 from api.runs import new_run
 from api.settings import Settings
 from api.system import System, running, warm_all
 from pipeline.errors import RunError
-from pipeline.events import GenerationComplete, Token
+from pipeline.events import Event, GenerationComplete, Token
+from pipeline.ports import Run
 from pipeline.text import clean
 
 TIMEOUT_S = 120.0
@@ -65,8 +68,7 @@ async def ask_pipeline(settings: Settings, path: Path, folder: Path | None, *, a
     console = Console(stderr=True, highlight=False)
     async with _collection(settings, folder, console, fresh=fresh) as system:
         await warm_all(system)
-        if settled := getattr(system.host.made().get("reranker"), "settled", None):
-            await settled()
+        await reranker(system)
 
         async def ask(question: str) -> Answer:
             return await _answered(system, question)
@@ -104,22 +106,33 @@ async def _answered(system: System, question: str) -> Answer:
     run = new_run("", clean(question), None, {})
     tokens: list[str] = []
     finish, error, begun = None, "", time.perf_counter()
+    limit_s = system.settings.total_timeout_s
     try:
-        for _, stage in system.stages:
-            async with aclosing(stage.run(run)) as events:
-                async for event in events:
-                    if isinstance(event, Token):
-                        tokens.append(event.content)
-                    elif isinstance(event, GenerationComplete):
-                        finish = event.content.finish_reason
+        async with asyncio.timeout(limit_s), aclosing(_events(system, run)) as events:
+            async for event in events:
+                if isinstance(event, Token):
+                    tokens.append(event.content)
+                elif isinstance(event, GenerationComplete):
+                    finish = event.content.finish_reason
     except RunError as problem:
         error = str(problem)
+    except TimeoutError:
+        error = f"not answered within {limit_s:g} s (STAGECAST_TOTAL_TIMEOUT_S)"
     return Answer("".join(tokens), run.sources, finish, 1000 * (time.perf_counter() - begun), error)
+
+
+async def _events(system: System, run: Run) -> AsyncGenerator[Event]:
+    for _, stage in system.stages:
+        async with aclosing(stage.run(run)) as events:
+            async for event in events:
+                yield event
 
 
 async def _served(client: httpx.AsyncClient, question: str) -> Answer:
     try:
         response = await client.post("/chat", json={"message": question, "stream": False})
+    except httpx.ReadTimeout:
+        return Answer(error=f"not answered within {TIMEOUT_S:g} s")
     except httpx.TransportError as problem:
         raise BadEvaluation(f"no server answers at {client.base_url}: {problem or type(problem).__name__}") from None
     if response.status_code in {401, 403, 404}:

@@ -29,7 +29,7 @@ async def evaluate(settings: Settings, wanted: Wanted) -> int:
     """Do what is wanted and return the exit code.
 
     Raises:
-        BadParameter: Nothing is named.
+        BadParameter: Nothing is named, or what does not go together.
         BadEvaluation: What was to be evaluated cannot be.
         ConfigurationError: Something cannot be started.
     """
@@ -41,10 +41,13 @@ async def evaluate(settings: Settings, wanted: Wanted) -> int:
         return 0
     if wanted.path is None:
         raise BadParameter("name a BEIR folder or a file of questions", param_hint="FOLDER|QUESTIONS")
+    if wanted.url and (wanted.path.is_dir() or wanted.questions):
+        raise BadParameter(
+            "a server answers from its own collection; name a file of questions alone", param_hint="--url"
+        )
     if wanted.path.is_dir() and not wanted.questions:
         return await retrieval.evaluate(settings, wanted.path, wanted.split, as_json=wanted.as_json, fresh=wanted.fresh)
-    questions = wanted.questions or wanted.path
     if wanted.url:
-        return await asking.ask_server(wanted.url, questions, as_json=wanted.as_json)
-    folder = wanted.path if wanted.questions else None
+        return await asking.ask_server(wanted.url, wanted.path, as_json=wanted.as_json)
+    questions, folder = (wanted.questions, wanted.path) if wanted.questions else (wanted.path, None)
     return await asking.ask_pipeline(settings, questions, folder, as_json=wanted.as_json, fresh=wanted.fresh)

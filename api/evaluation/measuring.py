@@ -6,7 +6,7 @@ import importlib
 import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from itertools import islice
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 import numpy as np
@@ -14,7 +14,7 @@ import numpy as np
 from api.evaluation.beir import Qrels
 from api.system import System, warm
 from pipeline.errors import ConfigurationError
-from pipeline.ports import Passage, Retriever, Scope
+from pipeline.ports import Passage, Reranker, Retriever, Scope
 from pipeline.threaded import as_async
 
 MEASURES = {"ndcg@10": "nDCG@10", "recall@10": "R@10", "recall@50": "R@50", "mrr@10": "RR@10"}
@@ -23,7 +23,6 @@ WARM_UP = 10
 """Queries that are asked before the clock counts."""
 WHOLE, FUSED = "default", "fused"
 """What is in force; the retriever's own order, which is also the ``method`` of a reranker that keeps it."""
-RERANKING = "reranking"
 
 Search = Callable[[str], Awaitable[list[Passage]]]
 Scores = dict[str, dict[str, float]]
@@ -56,22 +55,28 @@ def library() -> Any:
 async def searches(system: System) -> dict[str, Search]:
     """Return what is to be measured, ready to be asked: what ``POST /chat`` uses, and each part of it alone.
 
-    ``default`` is the retriever with the reranker, if that is a stage; ``fused`` the retriever's own order, where a
+    ``default`` is the retriever with the reranker, if a stage uses it; ``fused`` the retriever's own order, where a
     reranker changes it; the others are the retriever's parts.
     """
     host, limit = system.host, system.host.options.candidates
     await warm(host.embedder)
     await warm(host.retriever)
     found: dict[str, Search] = {WHOLE: _retrieval(host.retriever, limit)}
-    if RERANKING in system.settings.stages:
-        if settled := getattr(host.reranker, "settled", None):
-            await settled()
-        if host.reranker.method != FUSED:
-            found = {WHOLE: _reranked(system, found[WHOLE]), FUSED: found[WHOLE]}
+    ranking = await reranker(system)
+    if ranking and ranking.method != FUSED:
+        found = {WHOLE: _reranked(ranking, found[WHOLE]), FUSED: found[WHOLE]}
     parts: dict[str, Retriever] = getattr(host.retriever, "parts", {})
     for name, part in parts.items():
         found.setdefault(name, _retrieval(as_async(part, host.threads, ["search"], []), limit))
     return found
+
+
+async def reranker(system: System) -> Reranker | None:
+    """Return the reranker that a stage in force uses, once it knows whether it has a model; None if none is used."""
+    made: Any = system.host.made().get("reranker")
+    if settled := getattr(made, "settled", None):
+        await settled()
+    return cast("Reranker | None", made)
 
 
 def _retrieval(retriever: Any, limit: int) -> Search:
@@ -82,10 +87,10 @@ def _retrieval(retriever: Any, limit: int) -> Search:
     return search
 
 
-def _reranked(system: System, retrieval: Search) -> Search:
+def _reranked(ranking: Reranker, retrieval: Search) -> Search:
     async def search(question: str) -> list[Passage]:
         candidates = await retrieval(question)
-        return await system.host.reranker.rerank(question, candidates, len(candidates))
+        return await ranking.rerank(question, candidates, len(candidates))
 
     return search
 
@@ -134,12 +139,12 @@ def means(scores: Scores) -> dict[str, float]:
     return {measure: round(float(np.mean(list(each.values()))), 4) for measure, each in scores.items()}
 
 
-def configuration(system: System) -> dict[str, str | int]:
+async def configuration(system: System) -> dict[str, str | int]:
     """Return what is in force, for whoever compares two reports."""
-    host = system.host
+    host, ranking = system.host, await reranker(system)
     return {
         "retriever": system.settings.retriever,
-        "reranker": host.reranker.method if RERANKING in system.settings.stages else "none",
+        "reranker": ranking.method if ranking else "none",
         "embedder": host.embedder.name,
         "candidates": host.options.candidates,
     }

@@ -93,7 +93,7 @@ async def _measured(system: System, dataset: Dataset, console: Console) -> Repor
         len(dataset.queries),
         dataset.documents,
         {name: measured.figures for name, measured in found.items()},
-        measuring.configuration(system),
+        await measuring.configuration(system),
         {name: compare(scores[WHOLE], part) for name, part in scores.items() if name != WHOLE},
         scores,
     )
@@ -101,9 +101,14 @@ async def _measured(system: System, dataset: Dataset, console: Console) -> Repor
 
 def _scores_of(path: Path) -> Scores:
     try:
-        return msgspec.json.decode(path.read_bytes(), type=Report).per_query[WHOLE]
-    except (msgspec.DecodeError, KeyError) as problem:
+        scores = msgspec.json.decode(path.read_bytes(), type=Report).per_query.get(WHOLE)
+    except msgspec.DecodeError as problem:
         raise BadEvaluation(f"{path} is no report of `stagecast eval FOLDER --json`: {problem}") from None
+    if not scores or not all(scores.values()):
+        raise BadEvaluation(
+            f"{path} has no scores of {WHOLE!r} by query; write it anew: `stagecast eval FOLDER --json`"
+        )
+    return scores
 
 
 def _print(report: Report) -> None:

@@ -24,6 +24,7 @@ from pipeline.host import Host
 from pipeline.threads import Threads
 
 PREFIX = "stagecast_eval_"
+NAME = f"^{PREFIX}[0-9a-f]{{16}}$"
 MADE_MEANWHILE = ("42P04", "23505")
 """SQLSTATEs that tell of a database of the same name, made by another evaluation in the same moment."""
 
@@ -58,10 +59,10 @@ async def filled(settings: Settings, paths: Sequence[Path], console: Console, *,
 
 
 async def drop_all(settings: Settings) -> list[str]:
-    """Drop the stores of all evaluations, those under way included; return their names."""
+    """Drop the stores of all evaluations on the server, those under way included; return their names."""
     async with database.opened(settings, share=True, migrated=False) as engine, _committing(engine) as connection:
-        found = text("select datname from pg_database where starts_with(datname, :prefix) order by datname")
-        names = list(await connection.scalars(found, {"prefix": PREFIX}))
+        found = text("select datname from pg_database where datname ~ :name order by datname")
+        names = list(await connection.scalars(found, {"name": NAME}))
         for name in names:
             await connection.execute(text(f"drop database if exists {name} with (force)"))
     return names

@@ -233,7 +233,9 @@ def test_a_bad_folder_ends_with_one_line_that_names_file_and_line(animals, tmp_p
     assert not (tmp_path / "data").exists()
 
 
-@pytest.mark.parametrize("arguments", [[], ["nowhere"], ["--compare", "nowhere.json", "nowhere.json"]])
+@pytest.mark.parametrize(
+    "arguments", [[], ["nowhere"], [".", "--url", "http://127.0.0.1:1"], ["--compare", "nowhere.json", "nowhere.json"]]
+)
 def test_a_command_that_names_nothing_that_is_there_is_a_mistake_of_use(tmp_path, arguments):
     assert run(*arguments, folder=tmp_path).returncode == 2
 

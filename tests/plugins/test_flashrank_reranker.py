@@ -140,9 +140,8 @@ def reranker(host: Host, address: str) -> FlashRankReranker:
 
 async def settled(ranker: FlashRankReranker) -> FlashRankReranker:
     """Wait until loading has ended, one way or the other."""
-    await ranker.warm()
+    await asyncio.wait_for(ranker.settled(), 30)
     assert ranker._loader is not None
-    await asyncio.to_thread(ranker._loader.join, 30)
     assert not ranker._loader.is_alive()
     return ranker
 
