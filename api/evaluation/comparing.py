@@ -36,22 +36,27 @@ class Comparison(msgspec.Struct, frozen=True):
 
 def compare(first: Scores, second: Scores) -> dict[str, Comparison]:
     """Compare two rankings of the same queries by each measure that both have."""
-    return {measure: _compared(first[measure], second[measure]) for measure in first if measure in second}
+    measures = [measure for measure in first if measure in second]
+    columns = [[score - second[name][query] for query, score in first[name].items()] for name in measures]
+    differences = np.array(columns, np.float64).T
+    compared = zip(differences.T, randomised(differences), strict=True)
+    return {measure: _comparison(*pair) for measure, pair in zip(measures, compared, strict=True)}
 
 
-def _compared(first: dict[str, float], second: dict[str, float]) -> Comparison:
-    differences = np.array([score - second[query] for query, score in first.items()], np.float64)
+def _comparison(differences: NDArray[np.float64], p: float) -> Comparison:
     wins, losses = int((differences > TIE).sum()), int((differences < -TIE).sum())
-    ties = len(differences) - wins - losses
-    return Comparison(round(float(differences.mean()), 4), randomised(differences), wins, ties, losses)
+    return Comparison(round(float(differences.mean()), 4), p, wins, len(differences) - wins - losses, losses)
 
 
-def randomised(differences: NDArray[np.float64]) -> float:
-    """Return the p-value of paired differences: how likely it is that their mean is as far from 0 by chance."""
+def randomised(differences: NDArray[np.float64]) -> list[float]:
+    """Return for each column how likely it is that its mean is as far from 0 by chance; shape ``(queries, measures)``.
+
+    All columns get the same signs.
+    """
     drawn = np.random.default_rng(SEED)
-    observed = abs(differences.sum()) - TIE
-    extreme = 0
+    observed = np.abs(differences.sum(axis=0)) - TIE
+    extreme = np.zeros(differences.shape[1], np.int64)
     for _ in range(PERMUTATIONS // AT_ONCE):
         signs = drawn.integers(0, 2, (AT_ONCE, len(differences)), np.int8) * 2.0 - 1
-        extreme += int((np.abs(signs @ differences) >= observed).sum())
-    return round((extreme + 1) / (PERMUTATIONS + 1), 5)
+        extreme += (np.abs(signs @ differences) >= observed).sum(axis=0)
+    return [round(float(p), 5) for p in (extreme + 1) / (PERMUTATIONS + 1)]
