@@ -93,7 +93,8 @@ async def _collection(
 ) -> AsyncGenerator[System]:
     if folder is None:
         async with running(settings, share=True) as system:
-            await load_sample(system)
+            with console.status("Starting ..."):
+                await load_sample(system)
             yield system
     else:
         is_beir = any((folder / name).is_file() for name in CORPUS)

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import httpx
 import pytest
@@ -133,6 +134,15 @@ def test_questions_to_the_collection_leave_no_conversation(questions, tmp_path, 
     assert served.returncode == 0, served.stderr
     assert json.loads(served.stdout)["checks"] == CHECKED
     assert httpx.get(f"{server.url}/sessions").json()["sessions"] == []
+
+
+def test_the_sample_collection_answers_its_questions(sample_database, server, tmp_path):
+    path = Path(__file__).parents[1] / "bench" / "sample_questions.jsonl"
+    done = run("eval", path, "--json", folder=tmp_path, database_url=sample_database)
+    checks = json.loads(done.stdout)["checks"]
+    assert checks["refusal"] == checks["citations"] == {"right": 24, "of": 24}
+    assert checks["source"]["right"] >= 19
+    assert checks["facts"]["right"] >= 18
 
 
 def test_a_server_that_is_not_there_is_told_by_its_address(questions, tmp_path):
