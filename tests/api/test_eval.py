@@ -174,8 +174,8 @@ def test_reports_of_different_queries_are_not_compared(tmp_path):
 
 def test_an_ingestion_that_was_killed_is_finished_by_the_next_run(tmp_path, new_database):
     mark = uuid.uuid4().hex
-    text = "Every sentence about this animal is a little different from the others in the collection. " * 12
-    many = {f"d{n}": f"{n} {mark} {text}" for n in range(400)} | ANIMALS
+    text = "Every sentence about this animal is a little different from the others in the collection. " * 8
+    many = {f"d{n}": f"{n} {mark} {text}" for n in range(300)} | ANIMALS
     folder, url = beir(tmp_path / "many", many), new_database()
     process = subprocess.Popen(**command(folder, folder=tmp_path, database_url=url), stderr=subprocess.PIPE)
     assert process.stderr is not None
