@@ -135,7 +135,7 @@ def _cors(origins: Sequence[str]) -> CORSConfig | None:
     )
 
 
-def _require_json(request: Request[Any, Any, Any]) -> None:
+async def _require_json(request: Request[Any, Any, Any]) -> None:  # not async, it would cost each request a thread
     if (
         request.method in {"POST", "PATCH"}
         and not _has_no_body(request)

@@ -8,6 +8,8 @@ import ssl
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing, suppress
 from typing import Any
+from urllib.parse import urlsplit
+from urllib.request import getproxies, proxy_bypass
 
 import aiohttp
 import httpx
@@ -155,6 +157,7 @@ class ChatCompletions:
         self.url = url
         self.headers = HEADERS | dict(headers)
         self.body = dict(body)
+        self._proxy = proxy_of(url)
         self._tls: ssl.SSLContext | None = None
         self._connections: aiohttp.ClientSession | None = None
 
@@ -183,8 +186,13 @@ class ChatCompletions:
     async def _attempt(self, body: bytes) -> AsyncGenerator[list[str] | Finish]:
         reader, begun = ChunkReader(), False
         try:
-            request = self._session().post(self.url, data=body, headers=self.headers, allow_redirects=False)
-            async with request as response:
+            ask: dict[str, Any] = {
+                "data": body,
+                "headers": self.headers,
+                "proxy": self._proxy,
+                "allow_redirects": False,
+            }
+            async with self._session().post(self.url, **ask) as response:
                 if response.status != 200:
                     raise await _refused(response)
                 async for received in response.content.iter_any():
@@ -209,9 +217,14 @@ class ChatCompletions:
                 connector=aiohttp.TCPConnector(limit=0, ssl=self._tls or httpx.create_ssl_context()),
                 timeout=aiohttp.ClientTimeout(total=None, connect=CONNECT_TIMEOUT_S),
                 cookie_jar=aiohttp.DummyCookieJar(),
-                trust_env=True,
             )
         return self._connections
+
+
+def proxy_of(url: str) -> str | None:
+    """Return the proxy that the environment names for an address; aiohttp would look for it in a thread, every time."""
+    parts = urlsplit(url)
+    return None if proxy_bypass(parts.netloc) else (getproxies().get(parts.scheme) or getproxies().get("all"))
 
 
 async def _reach_end(response: aiohttp.ClientResponse) -> None:

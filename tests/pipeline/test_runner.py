@@ -172,8 +172,20 @@ async def test_not_even_an_exit_or_a_leaked_cancellation_escapes_a_stage(broken)
         (Start(), Tokens(["a", "x" * 70_000]), Complete()),
         (Start(), Tokens(msgspec.json.decode(b'["a", 5]')), Complete()),
     ],
-    ids=["str", "none", "terminal", "no complete", "no start", "only a token", "too large", "surrogate",
-         "no tokens", "nul in one", "one too large", "number"],
+    ids=[
+        "str",
+        "none",
+        "terminal",
+        "no complete",
+        "no start",
+        "only a token",
+        "too large",
+        "surrogate",
+        "no tokens",
+        "nul in one",
+        "one too large",
+        "number",
+    ],
 )
 async def test_a_stage_that_breaks_its_contract_ends_the_run_with_an_error(steps):
     error = last(await ran(("work", stage_of(*steps))))
