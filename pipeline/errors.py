@@ -66,6 +66,13 @@ class ModelUnavailable(RunError):
         super().__init__(f"The model {model} cannot be reached at the moment.")
 
 
+class Overloaded(RunError):
+    """As much waits for a thread as may."""
+
+    def __init__(self) -> None:
+        super().__init__("The server has too much to do at the moment.")
+
+
 class ContractBroken(StagecastError):
     """A plugin did what its port forbids; the message says what."""
 

@@ -27,11 +27,16 @@ class Started(msgspec.Struct, frozen=True):
 
 
 class Completed(msgspec.Struct, frozen=True, kw_only=True):
-    """A stage has ended; the runner fills in ``elapsed_ms``, measured from its beginning."""
+    """A stage has ended; the runner fills in the times.
+
+    ``elapsed_ms`` is measured from the stage's beginning; ``queued_ms`` is what of it was spent waiting for a thread
+    or a database connection, which is no work.
+    """
 
     stage: str
     status: str = "complete"
     elapsed_ms: float = 0.0
+    queued_ms: float = 0.0
 
 
 class RunStarted(msgspec.Struct, frozen=True, kw_only=True):
@@ -63,6 +68,7 @@ class Condensed(msgspec.Struct, frozen=True, kw_only=True):
     query: str
     method: str
     elapsed_ms: float = 0.0
+    queued_ms: float = 0.0
 
 
 class CondenseComplete(Event, frozen=True, tag="condense_complete"):
@@ -84,6 +90,7 @@ class RetrievalCompleted(msgspec.Struct, frozen=True, kw_only=True):
     status: str = "complete"
     doc_count: int
     elapsed_ms: float = 0.0
+    queued_ms: float = 0.0
 
 
 class RetrievalComplete(Event, frozen=True, tag="retrieval_complete"):
@@ -113,6 +120,7 @@ class RerankingCompleted(msgspec.Struct, frozen=True, kw_only=True):
     status: str = "complete"
     selected: int
     elapsed_ms: float = 0.0
+    queued_ms: float = 0.0
     method: str = ""
 
 
@@ -181,6 +189,7 @@ class GenerationCompleted(msgspec.Struct, frozen=True, kw_only=True):
     token_count: int = 0
     first_token_ms: float | None = None
     elapsed_ms: float = 0.0
+    queued_ms: float = 0.0
     finish_reason: str = "stop"
 
 

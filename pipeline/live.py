@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
+from pipeline import queueing
 from pipeline.events import Event, GenerationComplete, GenerationStart, StageTime, type_of
 from pipeline.ports import Run
 
@@ -61,6 +62,7 @@ class LiveRun:
         """The outcome, once it is stored or has been given up."""
         self.closed = False
         self.events, self.sent_bytes = 0, 0
+        self._queue = queueing.QueueTime()
         self._asked: float | None = None
         self._limits = limits
         self._seen: list[str] = []
@@ -93,9 +95,10 @@ class LiveRun:
             raise asyncio.CancelledError
 
     def begin_stage(self, name: str) -> None:
-        """Take the time at which a stage begins."""
+        """Take the time at which a stage begins; to be called in the task that runs it."""
         self._asked = None
         self.stage, self.stage_begun, self._seen, self.silent = name, self.loop.time(), [], True
+        self._queue = queueing.begin()
         self._check()
 
     def take_tokens(self, tokens: list[str]) -> None:
@@ -117,6 +120,8 @@ class LiveRun:
         elapsed_ms = since_ms(self.stage_begun, self.loop.time())
         self.timings[self.stage] = StageTime(elapsed_ms)
         measured: dict[str, object] = {"elapsed_ms": elapsed_ms}
+        if hasattr(event.content, "queued_ms"):  # type: ignore[attr-defined]  # every event has a content
+            measured["queued_ms"] = min(round(self._queue.waited_ms, 2), elapsed_ms)
         if isinstance(event, GenerationComplete):
             self.finish_reason = event.content.finish_reason
             first_ms = None if self.first_token is None else since_ms(self.stage_begun, self.first_token)

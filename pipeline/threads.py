@@ -8,12 +8,17 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import ParamSpec, TypeVar
 
+from pipeline.errors import Overloaded
+from pipeline.queueing import queueing
+
 P = ParamSpec("P")
 R = TypeVar("R")
 
 
 NAME = "stagecast"
 """Begins the name of each thread."""
+MAX_WAITING = 2000
+"""Twice as many as questions that are answered at once by default; more would wait for many seconds."""
 ABANDONED = 60
 """Threads that may go on for callers that have left, beside those that are waited for."""
 
@@ -27,12 +32,30 @@ class Threads:
 
     def __init__(self, size: int) -> None:
         self._places = asyncio.Semaphore(size)
+        self._waiting = 0
         self._pool = ThreadPoolExecutor(size + ABANDONED, thread_name_prefix=NAME)
 
     async def run(self, function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
-        """Return ``function(*args, **kwargs)``; its exceptions are raised here."""
-        async with self._places:
+        """Return ``function(*args, **kwargs)``; its exceptions are raised here.
+
+        Raises:
+            Overloaded: ``MAX_WAITING`` calls are in line already.
+        """
+        await self._turn()
+        try:
             return await asyncio.wrap_future(self._pool.submit(_guarded(function), *args, **kwargs))
+        finally:
+            self._places.release()
+
+    async def _turn(self) -> None:
+        if self._waiting >= MAX_WAITING:
+            raise Overloaded
+        self._waiting += 1
+        try:
+            with queueing():
+                await self._places.acquire()
+        finally:
+            self._waiting -= 1
 
     def close(self) -> None:
         """Take no more calls and do not wait for those under way."""

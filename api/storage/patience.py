@@ -12,6 +12,8 @@ from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
+from pipeline.queueing import queueing
+
 REQUEST_S = 5.0
 """For all that is done with one connection in one go."""
 ACKNOWLEDGE_S = 0.25
@@ -55,7 +57,8 @@ class LimitedConnection(AsyncConnection):
         """Take a connection from the pool; the time begins before that."""
         async with AsyncExitStack() as undo:
             await undo.enter_async_context(asyncio.timeout(REQUEST_S))
-            connection = await super().__aenter__()
+            with queueing():
+                connection = await super().__aenter__()
             undo.push_async_exit(super().__aexit__)
             self._undo = undo.pop_all()
         return connection

@@ -59,12 +59,13 @@ GOLDEN = [
     (
         CondenseComplete(Condensed(query="q", method="llm", elapsed_ms=2.5)),
         '{"type":"condense_complete","content":{"stage":"condense","status":"complete","query":"q","method":"llm",'
-        '"elapsed_ms":2.5}',
+        '"elapsed_ms":2.5,"queued_ms":0.0}',
     ),
     (RetrievalStart(), '{"type":"retrieval_start","content":{"stage":"retrieval","status":"started"}'),
     (
         RetrievalComplete(RetrievalCompleted(doc_count=3, elapsed_ms=8.5)),
-        '{"type":"retrieval_complete","content":{"stage":"retrieval","status":"complete","doc_count":3,"elapsed_ms":8.5}',
+        '{"type":"retrieval_complete","content":{"stage":"retrieval","status":"complete","doc_count":3,"elapsed_ms":8.5,'
+        '"queued_ms":0.0}',
     ),
     (
         RerankingStart(RerankingStarted(candidates=50)),
@@ -72,7 +73,7 @@ GOLDEN = [
     ),
     (
         RerankingComplete(RerankingCompleted(selected=8, elapsed_ms=1.25, method="fused")),
-        '{"type":"reranking_complete","content":{"stage":"reranking","status":"complete","selected":8,"elapsed_ms":1.25,'
+        '{"type":"reranking_complete","content":{"stage":"reranking","status":"complete","selected":8,"elapsed_ms":1.25,"queued_ms":0.0,'
         '"method":"fused"}',
     ),
     (
@@ -88,7 +89,7 @@ GOLDEN = [
     (
         GenerationComplete(GenerationCompleted(token_count=2, first_token_ms=1.5, elapsed_ms=3.0)),
         '{"type":"generation_complete","content":{"stage":"generation","status":"complete","token_count":2,'
-        '"first_token_ms":1.5,"elapsed_ms":3.0,"finish_reason":"stop"}',
+        '"first_token_ms":1.5,"elapsed_ms":3.0,"queued_ms":0.0,"finish_reason":"stop"}',
     ),
     (
         Done(Finished("r", "m", 9.0, {"retrieval": StageTime(8.5)})),

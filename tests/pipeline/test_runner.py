@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import json
+import threading
 import time
 from contextlib import aclosing
 
@@ -28,6 +29,7 @@ from pipeline.fakes import MemoryStore
 from pipeline.live import Limits, Stop
 from pipeline.ports import Message, Run
 from pipeline.runner import Runner
+from pipeline.threads import Threads
 
 Start, Complete = stage_events("work")
 
@@ -108,6 +110,23 @@ async def test_the_same_time_is_in_the_event_the_log_and_the_stored_run():
     assert [line["elapsed_ms"] for line in logs if line["event"] == "stage.complete"] == [elapsed]
     assert store.outcomes["r"].stages["work"].elapsed_ms == elapsed
     assert last(events)["content"]["stages"]["work"]["elapsed_ms"] == elapsed
+
+
+async def test_the_time_in_line_for_a_thread_is_told_apart_from_the_work():
+    threads, free = Threads(1), threading.Event()
+    held = asyncio.create_task(threads.run(free.wait, 10))
+    await asyncio.sleep(0)
+    asyncio.get_running_loop().call_later(0.05, free.set)
+    steps = (Start(), lambda: threads.run(time.sleep, 0.02), Complete())
+    try:
+        events = await ran(("work", stage_of(*steps)), ("idle", stage_of(*(event() for event in stage_events("idle")))))
+        await held
+    finally:
+        threads.close()
+    waited, idle = (event["content"] for event in events if event["type"].endswith("_complete"))
+    assert waited["queued_ms"] >= 45
+    assert waited["elapsed_ms"] >= waited["queued_ms"] + 15
+    assert idle["queued_ms"] == 0
 
 
 async def test_tokens_are_counted_and_the_first_is_timed_by_the_runner():

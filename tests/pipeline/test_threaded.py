@@ -6,6 +6,7 @@ import time
 
 import pytest
 
+from pipeline.errors import Overloaded
 from pipeline.threaded import as_async
 from pipeline.threads import Threads
 
@@ -15,6 +16,21 @@ def threads():
     pool = Threads(2)
     yield pool
     pool.close()
+
+
+async def test_more_than_may_wait_for_a_thread_are_refused(threads, monkeypatch):
+    monkeypatch.setattr("pipeline.threads.MAX_WAITING", 3)
+    free = threading.Event()
+    calls = [asyncio.create_task(threads.run(free.wait, 10)) for _ in range(5)]
+    await asyncio.sleep(0)
+    with pytest.raises(Overloaded):
+        await threads.run(free.wait, 10)
+    calls[-1].cancel()
+    await asyncio.sleep(0)
+    calls[-1] = asyncio.create_task(threads.run(free.wait, 10))
+    await asyncio.sleep(0)
+    free.set()
+    assert all(await asyncio.gather(*calls))
 
 
 class Plain:

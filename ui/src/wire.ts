@@ -71,6 +71,7 @@ status: string
 query: string
 method: string
 elapsed_ms: number
+queued_ms: number
 }
 /**
  * The search for passages begins.
@@ -103,6 +104,7 @@ stage: string
 status: string
 doc_count: number
 elapsed_ms: number
+queued_ms: number
 }
 /**
  * The passages are about to be put in order.
@@ -136,6 +138,7 @@ stage: string
 status: string
 selected: number
 elapsed_ms: number
+queued_ms: number
 method: string
 }
 /**
@@ -206,6 +209,7 @@ status: string
 token_count: number
 first_token_ms: (number | null)
 elapsed_ms: number
+queued_ms: number
 finish_reason: string
 }
 /**
