@@ -79,6 +79,7 @@ class Settings(BaseSettings):
     heartbeat_s: Seconds = 10.0
     resume_grace_s: Seconds = 30.0
     event_retention_s: float = Field(default=86_400.0, ge=600)
+    flush_ms: float = Field(default=0, ge=0, le=25)
     max_streams: int = Field(default=1000, ge=1)
     max_upload_mb: int = Field(default=200, ge=1, le=100_000)
     threads: int = Field(default=4, ge=1, le=64)
@@ -178,6 +179,7 @@ class Settings(BaseSettings):
             llm_temperature=self.llm_temperature,
             llm_max_tokens=self.llm_max_tokens,
             llm_client=self.llm_client,
+            flush_ms=self.flush_ms,
             history_tokens=self.history_tokens,
         )
 

@@ -11,14 +11,18 @@ from pipeline.host import Host
 from pipeline.ports import BATCH
 from pipeline.wire import WallClock, frame, token_frames
 
+PROMPT_TOKENS = 4
+"""Of each answer so many are told at once in any case: the wait for the first is what people notice."""
+
 
 class RunLog:
     """The frames of one run, and the readers that wait for the next."""
 
-    __slots__ = ("closed", "frames", "waiting")
+    __slots__ = ("closed", "frames", "tokens", "waiting")
 
     def __init__(self) -> None:
         self.frames: list[bytes] = []
+        self.tokens = 0
         self.closed = False
         self.waiting: list[asyncio.Future[None]] = []
 
@@ -44,13 +48,17 @@ class RunLog:
 class MemoryBus:
     """Keeps the :class:`~pipeline.ports.EventBus` port with a list per run.
 
-    A forgotten log can be read for ``linger_s`` more.
+    A forgotten log can be read for ``linger_s`` more. With ``flush_s`` readers are told of tokens so long after the
+    first that they do not know, all at once: fewer and larger writes, for as much delay. Whatever else happens is told
+    at once, and so are the first ``PROMPT_TOKENS`` of an answer.
     """
 
-    def __init__(self, linger_s: float = 10.0) -> None:
+    def __init__(self, linger_s: float = 10.0, flush_s: float = 0.0) -> None:
         self._linger_s = linger_s
+        self._flush_s = flush_s
         self._logs: dict[str, RunLog] = {}
         self._clock = WallClock()
+        self._untold: set[RunLog] = set()
 
     def open(self, run_id: str) -> None:
         """Begin the log of a run."""
@@ -64,11 +72,26 @@ class MemoryBus:
         number = len(log.frames) + 1
         if type(event) is Tokens:
             made = token_frames(number, event.content, self._clock.now())
+            log.tokens += len(made)
         else:
             made = [frame(number, event, self._clock.now())]
         log.frames += made
-        log.wake()
+        if self._flush_s and type(event) is Tokens and log.tokens > PROMPT_TOKENS:
+            self._wake_later(log)
+        else:
+            log.wake()
         return sum(map(len, made))
+
+    def _wake_later(self, log: RunLog) -> None:
+        """Have one timer for all runs, however many have news."""
+        if not self._untold:
+            asyncio.get_running_loop().call_later(self._flush_s, self._wake_all)
+        self._untold.add(log)
+
+    def _wake_all(self) -> None:
+        untold, self._untold = self._untold, set()
+        for log in untold:
+            log.wake()
 
     def last_frame(self, run_id: str, event: Event) -> bytes:
         """Number, stamp and encode the event, and keep it back."""
@@ -112,6 +135,6 @@ class MemoryBus:
             raise UnknownRun(run_id) from None
 
 
-def memory_bus(host: Host) -> MemoryBus:  # noqa: ARG001  # every plugin is made with the host
+def memory_bus(host: Host) -> MemoryBus:
     """Make the bus named ``memory``."""
-    return MemoryBus()
+    return MemoryBus(flush_s=host.options.flush_ms / 1000)

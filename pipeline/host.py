@@ -36,6 +36,8 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     llm_max_tokens: int | None = None
     llm_client: Literal["auto", "litellm"] = "auto"
     """``auto``: providers that speak OpenAI's protocol are read directly; ``litellm``: all through LiteLLM's SDK."""
+    flush_ms: float = 0.0
+    """How long a bus may keep tokens back to tell several at once; 0: not at all."""
     history_tokens: int = 1500
     """How much of the conversation the LLM is given."""
 

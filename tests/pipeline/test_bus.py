@@ -6,7 +6,7 @@ from contextlib import aclosing
 
 import pytest
 
-from pipeline.bus import MemoryBus
+from pipeline.bus import PROMPT_TOKENS, MemoryBus
 from pipeline.errors import UnknownRun
 from pipeline.events import Cancelled, Stopped, Token, Tokens
 from pipeline.ports import BATCH
@@ -61,6 +61,34 @@ async def test_tokens_that_are_published_together_are_events_of_their_own():
     assert texts(frames) == ["0", "1", "2", "3"]
     assert [frame.split(b"\n")[0] for frame in frames] == [b"id: %d" % n for n in range(1, 6)]
     assert sent_bytes == sum(map(len, frames[1:4]))
+
+
+async def test_tokens_may_be_kept_back_for_a_while_and_told_together():
+    bus = MemoryBus(flush_s=0.05)
+    bus.open("r")
+    loop, told = asyncio.get_running_loop(), asyncio.Queue()
+
+    async def read():
+        async with aclosing(bus.read("r")) as batches:
+            async for batch in batches:
+                told.put_nowait(len(batch))
+
+    reader = asyncio.create_task(read())
+    for n in range(PROMPT_TOKENS):
+        bus.publish("r", Tokens([str(n)]))
+        assert await told.get() == 1
+    begun = loop.time()
+    for n in range(3):
+        bus.publish("r", Tokens([str(n)]))
+        await asyncio.sleep(0.001)
+    assert await told.get() == 3
+    assert loop.time() - begun > 0.04
+    bus.publish("r", Tokens(["kept back"]))
+    ended = loop.time()
+    bus.close("r", bus.last_frame("r", END))
+    assert await told.get() == 2
+    assert loop.time() - ended < 0.03
+    await reader
 
 
 async def test_a_reader_that_comes_back_misses_nothing():
