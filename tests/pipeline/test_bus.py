@@ -66,7 +66,8 @@ async def test_tokens_that_are_published_together_are_events_of_their_own():
 async def test_tokens_may_be_kept_back_for_a_while_and_told_together():
     bus = MemoryBus(flush_s=0.05)
     bus.open("r")
-    loop, told = asyncio.get_running_loop(), asyncio.Queue()
+    loop = asyncio.get_running_loop()
+    told: asyncio.Queue[int] = asyncio.Queue()
 
     async def read():
         async with aclosing(bus.read("r")) as batches:
