@@ -67,6 +67,6 @@ migrate:
 revision message: migrate
     uv run --locked alembic revision --autogenerate -m "{{ message }}"
 
-# Measure: `tokens` times an LLM's tokens, `page` the page; retrieval and answers are measured by `stagecast eval`
-bench name *arguments:
-    uv run --locked python -m tests.bench.{{ name }} {{ arguments }}
+# Measure: `streams` against other servers, `tokens` an LLM's tokens, `page` the page; retrieval and answers: `stagecast eval`
+bench name="streams" *arguments:
+    uv run --group bench --locked python -m tests.bench.{{ name }} {{ arguments }}
