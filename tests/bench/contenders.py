@@ -86,6 +86,8 @@ class Upstream:
 
     def stop(self):
         stop(self.process)
+        assert self.process.stdout
+        self.process.stdout.close()
 
 
 class Peer:

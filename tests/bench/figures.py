@@ -65,20 +65,28 @@ def streams_markdown(result):
 
 
 def conditions(result):
+    """Return what was measured, and how, with the numbers of this result."""
     unpaced, paced, ladder = (result[name]["plan"] for name in ("unpaced", "paced", "ladder"))
+    late, first = (f"{ladder[limit]:g} ms" for limit in ("late_limit_ms", "first_limit_ms"))
+    rungs = ", ".join(map(str, ladder["rungs"]))
     rig = ", ".join(f"{reached['rig']['streams']} {begun(s)}" for s, reached in result["ladder"]["spread_s"].items())
-    busy = {kind: most(result, f"{kind}_cores") for kind in ("rig", "other")}
-    skipped = f" Not installed here: {', '.join(result['skipped'])}." if result["skipped"] else ""
-    return (
-        f"Each server alone on one core, upstream and readers on another, in turns, {unpaced['rounds']} rounds; "
-        f"multiples are of the same round, median and range. Unpaced: {unpaced['streams']} streams of "
-        f"{unpaced['script']['tokens']} tokens, as multiples of ASGI with a send a token. Paced: {paced['streams']} "
-        f"streams open, a token every {paced['script']['interval_ms']} ms, as multiples of no ASGI. Streams: the most on "
-        f"one core whose tokens come at most {ladder['late_limit_ms']:g} ms late and first tokens within "
-        f"{ladder['first_limit_ms']:g} ms (both p99), in brackets the most when only tokens count; rungs {', '.join(map(str, ladder['rungs']))}; upstream and readers "
-        f"without a server: {rig}. They used at most {busy['rig']:.2f} of their core, and what else ran on the machine "
-        f"{busy['other']:.2f} cores.{skipped}"
-    )
+    skipped = f"Not installed here: {', '.join(result['skipped'])}." if result["skipped"] else ""
+    return "\n".join(
+        [
+            "Each server alone on one core, upstream and readers on another; the servers in turns, "
+            f"{unpaced['rounds']} rounds, multiples of the same round, median and range.",
+            f"Unpaced: {unpaced['streams']} streams of {unpaced['script']['tokens']} tokens, as multiples of ASGI with "
+            "a send a token.",
+            f"Paced: {paced['streams']} streams open, a token every {paced['script']['interval_ms']} ms, as multiples "
+            "of no ASGI.",
+            f"Streams: the most on one core whose tokens come at most {late} late and first tokens within {first} "
+            f"(both p99), in brackets the most when only tokens count; rungs {rungs}; upstream and readers without a "
+            f"server: {rig}.",
+            f"Upstream and readers used at most {most(result, 'rig_cores'):.2f} of their core, and what else ran on "
+            f"the machine {most(result, 'other_cores'):.2f} cores.",
+            skipped,
+        ]
+    ).strip()
 
 
 def most(result, key):

@@ -4,8 +4,8 @@
 
 Prints ``ready <port>``. ``bench:<tokens>x<ms>[+<first ms>]`` in a request, the last if there are several, is its
 answer: so many tokens, so long apart, the first after ``first ms`` (else after one interval); 0 ms apart means as fast
-as the socket takes them, each in a write of its own. A token is ``@`` and 18 digits, ``time.monotonic_ns()`` when it was
-written, which on Linux is the same clock in all processes.
+as the socket takes them, each in a write of its own. A token is ``@`` and 18 digits, ``time.monotonic_ns()`` when it
+was written, which on Linux is the same clock in all processes.
 
 ``GET /stats`` counts answers: ``{"open", "finished", "aborted", "tokens"}``.
 """
