@@ -20,6 +20,8 @@ ROOT = Path(__file__).parents[2]
 START_S = 90.0
 TOPIC = "aripiprazole"
 """What the sample collection answers; without it Stagecast would not ask its LLM."""
+NO_DOWNLOAD = {"HTTPS_PROXY": "http://127.0.0.1:9"}
+"""The reranker in force is the one that every machine has, whatever this one can reach: nothing listens there."""
 FIXED = "[stagecast.retrievers]\nfixed = fixed_passage:FixedPassage\n"
 
 
@@ -141,7 +143,7 @@ def stagecast(folder, upstream_url, *, importtime=False, **settings):
     llm = {"llm_model": "openai/bench", "llm_api_base": upstream_url} if upstream_url else {}
     environment = clean_environment(data_dir=folder / "data", **llm, **settings)
     noted = {"PYTHONPROFILEIMPORTTIME": "1"} if importtime else {}
-    return ServerProcess(folder, environment | {"PYTHONPATH": str(site)} | noted)
+    return ServerProcess(folder, environment | NO_DOWNLOAD | {"PYTHONPATH": str(site)} | noted)
 
 
 class Rig:
@@ -166,8 +168,7 @@ class Rig:
                 for name in self.names:
                     self.servers[name] = self._start(name)
                     stack.callback(self.servers[name].stop)
-            for server in self.servers.values():
-                server.wait_ready()
+                    self.servers[name].wait_ready()  # one after the other: they share a core
             self._leave = stack.pop_all()
         return self
 

@@ -22,6 +22,7 @@ TOKEN = re.compile(rb'data: ?\{"type": ?"token", ?"content": ?"@(\d{18})", ?"tim
 UPSTREAM_TOKEN = re.compile(rb'"content":"@(\d{18})"')
 DONE = b'"type":"done"'
 END = b"0\r\n\r\n"
+REFUSAL = re.compile(rb"HTTP/1\.1 [345]")
 
 
 class Script(msgspec.Struct, frozen=True):
@@ -125,7 +126,7 @@ class Stream(asyncio.Protocol):
         self._last_words = self._last_words or self._load.last_words in unread
         if self._last_words and unread.endswith(END):
             self._over("" if self.tokens == self._load.plan.script.tokens else f"{self.tokens} tokens")
-        elif unread.startswith(b"HTTP/1.1") and not unread.startswith((b"HTTP/1.1 200", b"HTTP/1.1 201")):
+        elif REFUSAL.match(unread):
             self._over(unread[-300:].decode(errors="replace"))
 
     def connection_lost(self, problem):
@@ -157,11 +158,11 @@ class Load:
         self._over = 0
         self._problems = []
         self._plateau = [(0, 0), (0, 0)]
+        self._finished = asyncio.Event()
 
     async def run(self):
         """Open all streams, read them, and return the outcome."""
         self._loop = asyncio.get_running_loop()
-        self._finished = asyncio.Event()
         opening = asyncio.ensure_future(self._open_all())
         try:
             async with asyncio.timeout(self.plan.deadline_s):
