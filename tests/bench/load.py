@@ -103,7 +103,7 @@ class Stream(asyncio.Protocol):
     def __init__(self, load):
         self._load = load
         self._begun_ns = time.monotonic_ns()
-        self._unread = b""
+        self._unread = self._end = b""
         self._last_words = False
         self.tokens = 0
         self.ended = False
@@ -124,7 +124,8 @@ class Stream(asyncio.Protocol):
         line = unread.rfind(b"\n") + 1
         self._unread = unread[line:]
         self._last_words = self._last_words or self._load.last_words in unread
-        if self._last_words and unread.endswith(END):
+        self._end = (self._end + data)[-len(END) :]
+        if self._last_words and self._end == END:
             self._over("" if self.tokens == self._load.plan.script.tokens else f"{self.tokens} tokens")
         elif REFUSAL.match(unread):
             self._over(unread[-300:].decode(errors="replace"))
