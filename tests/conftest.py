@@ -127,8 +127,8 @@ class ServerProcess:
         with self.log_path.open("wb") as log:
             self.process = subprocess.Popen(command, stdout=log, stderr=log, env=environment, cwd=folder)
 
-    def wait_ready(self):
-        deadline = time.monotonic() + START_TIMEOUT_S
+    def wait_ready(self, timeout_s=START_TIMEOUT_S):
+        deadline = time.monotonic() + timeout_s
         while time.monotonic() < deadline:
             assert self.process.poll() is None, self.log_path.read_text()[-3000:]
             with contextlib.suppress(httpx.TransportError):

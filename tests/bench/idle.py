@@ -4,7 +4,7 @@ import re
 import statistics
 import time
 
-from tests.bench.contenders import Upstream, stagecast
+from tests.bench.contenders import START_S, Upstream, stagecast
 from tests.bench.metering import memory_mb
 
 IMPORT = re.compile(r"^import time: +(\d+) \| +\d+ \| ", re.MULTILINE)
@@ -14,7 +14,7 @@ def started(folder, upstream_url):
     """Start a server and return it with the seconds from its start to ``/health/ready``."""
     begun = time.monotonic()
     server = stagecast(folder, upstream_url)
-    server.wait_ready()
+    server.wait_ready(START_S)
     return server, time.monotonic() - begun
 
 
@@ -41,7 +41,7 @@ def measure(folder, upstream_url, starts):
 def imports_s(folder, upstream_url):
     """Return the time inside imports, by all threads, of a start that notes it (which slows it a little)."""
     server = stagecast(folder, upstream_url, importtime=True)
-    server.wait_ready()
+    server.wait_ready(START_S)
     server.stop()
     return sum(map(int, IMPORT.findall(server.log_path.read_text()))) / 1e6
 
