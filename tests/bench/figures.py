@@ -76,9 +76,10 @@ def conditions(result):
             "Each server alone on one core, upstream and readers on another; the servers in turns, "
             f"{unpaced['rounds']} rounds, multiples of the same round, median and range.",
             f"Unpaced: {unpaced['streams']} streams of {unpaced['script']['tokens']} tokens, as multiples of ASGI with "
-            "a send a token.",
+            "a send a token; without the run around it: less the cost of as many streams of one token. CPU is that of "
+            "the server's process.",
             f"Paced: {paced['streams']} streams open, a token every {paced['script']['interval_ms']} ms, as multiples "
-            "of no ASGI.",
+            "of no ASGI; an overloaded server takes them in bunches, which makes each cheaper than it would be.",
             f"Streams: the most on one core whose tokens come at most {late} late and first tokens within {first} "
             f"(both p99), in brackets the most when only tokens count; rungs {rungs}; upstream and readers without a "
             f"server: {rig}.",
