@@ -167,6 +167,7 @@ class Rig:
             stack.callback(self.upstream.stop)
             with metering.pinned(self.server_core):
                 for name in self.names:
+                    print(f"starting {name}", flush=True)
                     self.servers[name] = self._start(name)
                     stack.callback(self.servers[name].stop)
                     self.servers[name].wait_ready(START_S)  # one after the other: they share a core

@@ -1,5 +1,6 @@
 """A server that does nothing yet: how long it takes to be ready, how much of that is imports, and its memory."""
 
+import contextlib
 import re
 import statistics
 import time
@@ -10,24 +11,27 @@ from tests.bench.metering import memory_mb
 IMPORT = re.compile(r"^import time: +(\d+) \| +\d+ \| ", re.MULTILINE)
 
 
-def started(folder, upstream_url):
-    """Start a server and return it with the seconds from its start to ``/health/ready``."""
+@contextlib.contextmanager
+def started(folder, upstream_url, **how):
+    """Lend a server that is ready, with the seconds from its start to ``/health/ready``."""
     begun = time.monotonic()
-    server = stagecast(folder, upstream_url)
-    server.wait_ready(START_S)
-    return server, time.monotonic() - begun
+    server = stagecast(folder, upstream_url, **how)
+    try:
+        server.wait_ready(START_S)
+        yield server, time.monotonic() - begun
+    finally:
+        server.stop()
 
 
 def measure(folder, upstream_url, starts):
     """Return the figures of a server that has its collection already, and of its very first start."""
-    server, first_s = started(folder, upstream_url)
-    server.stop()
+    with started(folder, upstream_url) as (_, first_s):
+        pass
     seconds, memory = [], []
     for _ in range(starts):
-        server, ready_s = started(folder, upstream_url)
-        seconds.append(ready_s)
-        memory.append(memory_mb(server.process.pid))
-        server.stop()
+        with started(folder, upstream_url) as (server, ready_s):
+            seconds.append(ready_s)
+            memory.append(memory_mb(server.process.pid))
     return {
         "first_ready_s": first_s,
         "ready_s": statistics.median(seconds),
@@ -40,9 +44,8 @@ def measure(folder, upstream_url, starts):
 
 def imports_s(folder, upstream_url):
     """Return the time inside imports, by all threads, of a start that notes it (which slows it a little)."""
-    server = stagecast(folder, upstream_url, importtime=True)
-    server.wait_ready(START_S)
-    server.stop()
+    with started(folder, upstream_url, importtime=True) as (server, _):
+        pass
     return sum(map(int, IMPORT.findall(server.log_path.read_text()))) / 1e6
 
 

@@ -3,8 +3,8 @@
     just bench streams [--quick] [--only NAME,NAME] [--result FILE] [--readme FILE] [--plots FOLDER]
 
 Measures an idle server; the CPU of a run without its tokens; CPU per token, unpaced and paced; and the most streams on
-one core. The result is a JSON file, of which tables and plots are made. ``--quick`` shows in about a minute that all of
-it works; its figures mean nothing. Needs Linux, and a quiet machine with two cores.
+one core. The result is a JSON file, of which tables and plots are made. ``--quick`` shows in about a minute of a quiet
+machine that all of it works; its figures mean nothing. Needs Linux, and a quiet machine with two cores.
 """
 
 import argparse
@@ -12,7 +12,9 @@ import importlib.metadata
 import json
 import os
 import platform
+import signal
 import statistics
+import sys
 import tempfile
 from pathlib import Path
 
@@ -123,6 +125,7 @@ def main():
             result_path.parent.mkdir(parents=True, exist_ok=True)
             result_path.write_text(json.dumps(result, indent=1) + "\n")
 
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # stops the servers on the way out
     with tempfile.TemporaryDirectory() as folder:
         result = measure(given.only, QUICK if given.quick else Sizes(), Path(folder), keep)
     print(figures.streams_markdown(result))
