@@ -6,19 +6,22 @@ candidates. On SciFact it ranks better than either part, and than reciprocal ran
 
 from __future__ import annotations
 
-import json
+import math
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
-from sqlalchemy import RowMapping, text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from pipeline.host import Host
 from pipeline.ports import Passage, Scope
 
 LEXICAL_WEIGHT = 0.6
+DEPTH = 50
+"""Candidates of each part at least: z depends on them, and shall not on how many passages are wanted."""
 COMMON_SHARE = 0.2
 """A term in a greater share of the chunks says nothing of a chunk, and costs the most to look up."""
 COMMON_CHUNKS = 1000
@@ -29,37 +32,41 @@ K1, B = 1.2, 0.75
 
 SEARCH = """
 with words as (
-    select t.term, ln(1 + (s.chunks - t.chunks + 0.5) / (t.chunks + 0.5)) as idf,
-           greatest(s.length::float8 / greatest(s.chunks, 1), 1) as mean_length
-      from store s, unnest(to_tsvector('english', :question)) as q join term t on t.term = q.lexeme
-     where t.chunks < :common_share * s.chunks or t.chunks < :common_chunks
+    select t.term, ln(1 + (s.chunks - t.chunks + {half}) / (t.chunks + {half})) * {k1_plus_1} as weight,
+           {k1} * (1 - {b}) as k, {k1} * {b} * s.chunks / greatest(s.length, 1) as k_length
+      from store s, unnest(to_tsvector('english', $1)) as q join term t on t.term = q.lexeme
+     where t.chunks < {common_share} * s.chunks or t.chunks < {common_chunks}
 ), lexical as materialized (
-    select p.chunk_id as id,
-           sum(w.idf * p.tf * (:k1 + 1) / (p.tf + :k1 * (1 - :b + :b * p.length / w.mean_length))) as bm25
+    select p.chunk_id as id, sum(w.weight * p.tf / (p.tf + w.k + w.k_length * p.length)) as bm25
       from words w join posting p using (term) group by p.chunk_id
 ), best_lexical as (
     select l.id from lexical l {join_lexical}
-     where not exists (select from chunk o where o.id = l.id and o.owner <> '' and o.owner <> :owner) {matches}
-     order by l.bm25 desc, l.id limit :limit
+     where not exists (select from chunk o where o.id = l.id and o.owner <> '' and o.owner <> $3) {matches}
+     order by l.bm25 desc, l.id limit {depth}
 ), best_dense as (
-    select c.id from chunk c {join_dense} where c.owner in ('', :owner) {matches}
-     order by c.embedding::halfvec({dimension}) <=> cast(:vector as halfvec({dimension})) limit :limit
+    select c.id from chunk c {join_dense} where c.owner in ('', $3) {matches}
+     order by c.embedding::{vector} <=> $2::real[]::{vector} limit {depth}
 ), candidates as (
     select id from best_lexical union select id from best_dense
 )
-select c.id, c.document_id, c.position, c.heading, c.text, d.title, d.url, d.meta, coalesce(l.bm25, 0) as bm25,
-       1 - (c.embedding::halfvec({dimension}) <=> cast(:vector as halfvec({dimension}))) as cosine
+select c.id, c.document_id, c.position, c.heading, c.text, d.title, d.url, d.meta::text, coalesce(l.bm25, 0),
+       1 - (c.embedding::{vector} <=> $2::real[]::{vector})
   from candidates join chunk c using (id) join document d on d.owner = c.owner and d.id = c.document_id
        left join lexical l on l.id = c.id
 """
 """What has no owner may be found by everybody. Chunks of others are looked up in the index of those that have an owner:
-where there are none, that costs nothing."""
+where there are none, that costs nothing. The depth is part of the text, as a plan for any depth would pass the vectors'
+index by; so are other constants, as floats: in SQL's own kind, ``numeric``, scoring takes three times as long."""
 
 OF_DOCUMENT = "join document d on d.owner = c.owner and d.id = c.document_id"
 
-MATCHES = """and not exists (select from jsonb_each(cast(:filters as jsonb)) f
+MATCHES = """and not exists (select from jsonb_each($4::jsonb) f
                             where not coalesce((d.meta -> f.key) @> f.value, false))"""
 """A metadata value matches when it equals the filter's, or is a list that has it."""
+
+Row = Sequence[Any]
+"""As ``SEARCH`` returns it."""
+BM25, COSINE = 8, 9
 
 
 class HybridRetriever:
@@ -72,75 +79,74 @@ class HybridRetriever:
     async def search(self, question: str, limit: int, scope: Scope) -> list[Passage]:
         """Return the best ``limit`` passages with the scores ``dense`` (cosine), ``lexical`` (BM25) and ``fused``."""
         vector = (await self._embedder.embed([question]))[0]
-        query = _query(self._embedder.dimension, filtered=bool(scope.filters))
-        values = {
-            "question": question,
-            "vector": _halfvec(vector),
-            "limit": limit,
-            "owner": scope.owner,
-            "common_share": COMMON_SHARE,
-            "common_chunks": COMMON_CHUNKS,
-            "k1": K1,
-            "b": B,
-        }
-        if scope.filters:
-            values["filters"] = json.dumps(dict(scope.filters))
+        query = _query(self._embedder.dimension, max(limit, DEPTH), filtered=bool(scope.filters))
+        filters = (msgspec.json.encode(scope.filters).decode(),) if scope.filters else ()
         async with self._engine.connect() as connection:
-            rows = (await connection.execute(text(query), values)).mappings().all()
-        return fuse(rows)[:limit]
+            await connection.execution_options(isolation_level="AUTOCOMMIT")
+            found = await connection.exec_driver_sql(query, (question, vector.tolist(), scope.owner, *filters))
+            return fuse(found.all(), limit)
 
     async def sentence_vectors(self, passages: Sequence[Passage]) -> list[NDArray[np.float32]]:
         """Return for each passage the stored vectors of its sentences, in order; none for a passage that is gone."""
-        stored = text("select id, sentences from chunk where id = any(:ids)")
+        stored = "select id, sentences from chunk where id = any($1)"
         async with self._engine.connect() as connection:
-            rows = await connection.execute(stored, {"ids": [passage.chunk_id for passage in passages]})
-            packed = {row.id: row.sentences for row in rows}
+            await connection.execution_options(isolation_level="AUTOCOMMIT")
+            found = await connection.exec_driver_sql(stored, ([passage.chunk_id for passage in passages],))
+            packed = {row.id: row.sentences for row in found}
         width = self._embedder.dimension
         unpacked = (np.frombuffer(packed.get(passage.chunk_id, b""), np.float16) for passage in passages)
         return [vectors.reshape(-1, width).astype(np.float32) for vectors in unpacked]
 
 
-def fuse(rows: Sequence[RowMapping | dict[str, Any]]) -> list[Passage]:
-    """Return the candidates as passages, best first; ``score`` is the fused one, in 0..1 by the logistic function."""
-    if not rows:
-        return []
-    cosine = np.array([row["cosine"] for row in rows], np.float64)
-    bm25 = np.array([row["bm25"] for row in rows], np.float64)
-    fused = 1 / (1 + np.exp(-(_standard(cosine) + LEXICAL_WEIGHT * _standard(bm25))))
-    order = sorted(range(len(rows)), key=lambda i: (-fused[i], rows[i]["id"]))
-    return [_passage(rows[i], float(fused[i])) for i in order]
+def fuse(rows: Sequence[Row], limit: int) -> list[Passage]:
+    """Return the best ``limit`` candidates, best first; ``score`` is the logistic function of the fused one."""
+    cosine = _standard([row[COSINE] for row in rows])
+    bm25 = _standard([row[BM25] for row in rows])
+    fused = [1 / (1 + math.exp(-(c + LEXICAL_WEIGHT * b))) for c, b in zip(cosine, bm25, strict=True)]
+    order = sorted(range(len(rows)), key=lambda i: (-fused[i], rows[i][0]))
+    return [_passage(rows[i], fused[i]) for i in order[:limit]]
 
 
-def _standard(scores: NDArray[np.float64]) -> NDArray[np.float64]:
-    deviation = scores.std()
-    return (scores - scores.mean()) / deviation if deviation > 0 else np.zeros_like(scores)
+def _standard(scores: Sequence[float]) -> list[float]:
+    """Return how many standard deviations each score is above their mean; numpy is slower on so few."""
+    mean = math.fsum(scores) / max(len(scores), 1)
+    deviation = math.sqrt(math.fsum((score - mean) ** 2 for score in scores) / max(len(scores), 1))
+    return [(score - mean) / deviation if deviation > 0 else 0.0 for score in scores]
 
 
-def _passage(row: RowMapping | dict[str, Any], fused: float) -> Passage:
+def _passage(row: Row, fused: float) -> Passage:
+    chunk_id, document_id, position, heading, text, title, url, meta, bm25, cosine = row
     return Passage(
-        chunk_id=row["id"],
-        document_id=row["document_id"],
-        title=row["title"],
-        url=row["url"],
-        heading=row["heading"],
-        position=row["position"],
-        text=row["text"],
+        chunk_id=chunk_id,
+        document_id=document_id,
+        title=title,
+        url=url,
+        heading=heading,
+        position=position,
+        text=text,
         score=fused,
-        scores={"dense": float(row["cosine"]), "lexical": float(row["bm25"]), "fused": fused},
-        metadata=row["meta"],
+        scores={"dense": cosine, "lexical": bm25, "fused": fused},
+        metadata=msgspec.json.decode(meta),
     )
 
 
-def _query(dimension: int, *, filtered: bool) -> str:
-    if not filtered:
-        return SEARCH.format(dimension=int(dimension), join_lexical="", join_dense="", matches="")
+@lru_cache
+def _query(dimension: int, depth: int, *, filtered: bool) -> str:
     return SEARCH.format(
-        dimension=int(dimension),
-        join_lexical=f"join chunk c on c.id = l.id {OF_DOCUMENT}",
-        join_dense=OF_DOCUMENT,
-        matches=MATCHES,
+        vector=f"halfvec({int(dimension)})",
+        depth=int(depth),
+        half=_float(0.5),
+        k1=_float(K1),
+        k1_plus_1=_float(K1 + 1),
+        b=_float(B),
+        common_share=_float(COMMON_SHARE),
+        common_chunks=COMMON_CHUNKS,
+        join_lexical=f"join chunk c on c.id = l.id {OF_DOCUMENT}" if filtered else "",
+        join_dense=OF_DOCUMENT if filtered else "",
+        matches=MATCHES if filtered else "",
     )
 
 
-def _halfvec(vector: NDArray[np.float32]) -> str:
-    return "[" + ",".join(f"{x:.6g}" for x in vector) + "]"
+def _float(number: float) -> str:
+    """Return a constant for SQL, where a number with a point alone is of the type ``numeric``, which is slow."""
+    return f"float8 '{number}'"

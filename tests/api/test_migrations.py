@@ -73,3 +73,12 @@ async def test_a_database_without_pgvector_is_refused_with_the_remedy(engine, mo
     monkeypatch.setattr(migrate, "OLDEST_PGVECTOR", (99, 0))
     with pytest.raises(migrate.PgvectorMissing, match="create extension vector"):
         await migrate.upgrade(engine)
+
+
+async def test_postings_are_read_from_an_index_that_has_all_of_them(engine):
+    await migrate.upgrade(engine)
+    asked = "select tf, length from posting where term = 'headache'"
+    async with engine.connect() as connection:
+        await connection.execute(text("set enable_seqscan = off"))
+        await connection.execute(text("set enable_bitmapscan = off"))
+        assert "Index Only Scan" in await connection.scalar(text(f"explain {asked}"))
