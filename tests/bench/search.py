@@ -31,7 +31,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from api.ingest.document import Document
 from api.ingest.writer import Prepared, writer
 from api.settings import Settings
-from api.storage import database
+from api.storage import database, migrate
 from api.storage.documents import Documents
 from api.storage.embedded import EmbeddedPostgres
 from pipeline import registry
@@ -179,7 +179,7 @@ async def measure(url, folder, chunks, queries):
     """Fill a store and return its figures."""
     generator, embedder, threads = Generator(chunks), Questions(), Threads(2)
     engine = database.connect(url, 2)
-    await database.migrate.upgrade(engine)
+    await migrate.upgrade(engine)
     await Documents(engine).bind(embedder)
     begun = time.monotonic()
     kept = await fill(engine, generator, chunks, queries)
@@ -222,13 +222,13 @@ async def main():
     parser.add_argument("--json", type=Path, default=RESULTS)
     arguments = parser.parse_args()
     machine = {"cpu": platform.processor() or platform.machine(), "cores": os.cpu_count()}
-    results = {"machine": machine, "sizes": []}
+    sizes = []
     with tempfile.TemporaryDirectory() as folder:
         async for figures in run(arguments.sizes, arguments.queries, Path(folder)):
             print(json.dumps(figures), flush=True)
-            results["sizes"].append(figures)
+            sizes.append(figures)
     arguments.json.parent.mkdir(parents=True, exist_ok=True)
-    arguments.json.write_text(json.dumps(results, indent=2) + "\n")
+    arguments.json.write_text(json.dumps({"machine": machine, "sizes": sizes}, indent=2) + "\n")
 
 
 if __name__ == "__main__":

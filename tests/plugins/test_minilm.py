@@ -185,7 +185,12 @@ async def test_weights_that_cannot_be_read_make_the_model_unavailable(
 async def test_a_question_that_is_asked_again_is_not_embedded_again(host, monkeypatch):
     embedder, begun = MiniLM(host), []
     run = host.threads.run
-    monkeypatch.setattr(host.threads, "run", lambda *call: begun.append(call) or run(*call))
+
+    def counted(*call):
+        begun.append(call)
+        return run(*call)
+
+    monkeypatch.setattr(host.threads, "run", counted)
     first = await embedder.embed(["What helps against migraine?"])
     expected = first.copy()
     first[:] = 0
