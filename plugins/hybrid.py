@@ -40,14 +40,7 @@ with words as (
 ), lexical as materialized (
     select p.chunk_id as id, sum(w.weight * p.tf / (p.tf + w.k + w.k_length * p.length)) as bm25
       from words w join posting p using (term) group by p.chunk_id
-), best_lexical as (
-    select l.id from lexical l {join_lexical}
-     where not exists (select from chunk o where o.id = l.id and o.owner <> '' and o.owner <> $3) {matches}
-     order by l.bm25 desc, l.id limit {depth}
-), best_dense as (
-    select c.id from chunk c {join_dense} where c.owner in ('', $3) {matches}
-     order by c.embedding::{vector} <=> $2::real[]::{vector} limit {depth}
-), candidates as (
+), {best}, candidates as (
     select id from best_lexical union select id from best_dense
 )
 select c.id, c.document_id, c.position, c.heading, c.text, d.title, d.url, d.meta::text, coalesce(l.bm25, 0),
@@ -59,10 +52,31 @@ select c.id, c.document_id, c.position, c.heading, c.text, d.title, d.url, d.met
 where there are none, that costs nothing. The depth is part of the text, as a plan for any depth would pass the vectors'
 index by; so are other constants, as floats: in SQL's own kind, ``numeric``, scoring takes three times as long."""
 
-OF_DOCUMENT = "join document d on d.owner = c.owner and d.id = c.document_id"
+BEST = """
+best_lexical as (
+    select l.id from lexical l
+     where not exists (select from chunk o where o.id = l.id and o.owner <> '' and o.owner <> $3)
+     order by l.bm25 desc, l.id limit {depth}
+), best_dense as (
+    select c.id from chunk c where c.owner in ('', $3)
+     order by c.embedding::{vector} <=> $2::real[]::{vector} limit {depth}
+)
+"""
 
-MATCHES = """and not exists (select from jsonb_each($4::jsonb) f
-                            where not coalesce((d.meta -> f.key) @> f.value, false))"""
+BEST_MATCHING = """
+matching as materialized (
+    select c.id, c.embedding::{vector} <=> $2::real[]::{vector} as distance
+      from document d join chunk c on c.owner = d.owner and c.document_id = d.id
+     where d.owner in ('', $3) {matches}
+), best_lexical as (
+    select l.id from lexical l join matching using (id) order by l.bm25 desc, l.id limit {depth}
+), best_dense as (
+    select m.id from matching m order by m.distance limit {depth}
+)
+"""
+"""With filters all chunks that pass are compared: an index of all vectors may have none of them near the question."""
+
+MATCHES = "and (d.meta -> ${key}::text) @> ${value}::jsonb"
 """A metadata value matches when it equals the filter's, or is a list that has it."""
 
 Row = Sequence[Any]
@@ -80,8 +94,8 @@ class HybridRetriever:
     async def search(self, question: str, limit: int, scope: Scope) -> list[Passage]:
         """Return the best ``limit`` passages with the scores ``dense`` (cosine), ``lexical`` (BM25) and ``fused``."""
         vector = (await self._embedder.embed([question]))[0]
-        query = _query(self._embedder.dimension, max(limit, DEPTH), filtered=bool(scope.filters))
-        filters = (msgspec.json.encode(scope.filters).decode(),) if scope.filters else ()
+        query = _query(self._embedder.dimension, max(limit, DEPTH), len(scope.filters))
+        filters = [part for key, value in scope.filters.items() for part in (key, msgspec.json.encode(value).decode())]
         async with self._engine.connect() as connection:
             await connection.execution_options(isolation_level="AUTOCOMMIT")
             found = await connection.exec_driver_sql(query, (question, vector.tolist(), scope.owner, *filters))
@@ -132,19 +146,19 @@ def _passage(row: Row, fused: float) -> Passage:
 
 
 @lru_cache
-def _query(dimension: int, depth: int, *, filtered: bool) -> str:
+def _query(dimension: int, depth: int, filters: int) -> str:
+    places = range(4, 4 + 2 * filters, 2)
+    matches = " ".join(MATCHES.format(key=place, value=place + 1) for place in places)
+    sizes = {"vector": f"halfvec({int(dimension)})", "depth": int(depth)}
     return SEARCH.format(
-        vector=f"halfvec({int(dimension)})",
-        depth=int(depth),
+        **sizes,
+        best=(BEST_MATCHING if filters else BEST).format(**sizes, matches=matches).strip(),
         half=_float(0.5),
         k1=_float(K1),
         k1_plus_1=_float(K1 + 1),
         b=_float(B),
         common_share=_float(COMMON_SHARE),
         common_chunks=COMMON_CHUNKS,
-        join_lexical=f"join chunk c on c.id = l.id {OF_DOCUMENT}" if filtered else "",
-        join_dense=OF_DOCUMENT if filtered else "",
-        matches=MATCHES if filtered else "",
     )
 
 

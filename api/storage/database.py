@@ -28,7 +28,7 @@ COMMAND_TIMEOUT_S = 15.0
 MIGRATION_TIMEOUT_S = 900.0
 """For each command of a migration, which may have to build the index of a large table."""
 UNTRIED_S = 1.0
-"""A connection that was given back less than that ago is taken as it is: trying it out takes three round trips."""
+"""A connection that was given back less than that ago is taken as it is: trying it out takes four round trips."""
 SERVER_SETTINGS = {
     "application_name": "stagecast",
     "lock_timeout": "5s",

@@ -114,6 +114,7 @@ async def test_only_what_the_asker_may_read_and_what_passes_the_filters_is_found
     assert await ids(owner="alice", filters={"kind": "note"}) == {"alice"}
     assert await ids(owner="alice", filters={"kind": "drug"}) == set(TEXTS)
     assert await ids(filters={"kind": "no such"}) == set()
+    assert await ids(owner="alice", filters={"kind": "note", "year": 2024}) == set()
 
 
 async def test_an_empty_collection_and_a_question_without_words_find_nothing_or_the_nearest(engine, retriever):
@@ -158,7 +159,7 @@ async def test_in_a_large_collection_both_indexes_are_read_whatever_the_question
     async with engine.connect() as connection:
         await connection.execution_options(isolation_level="AUTOCOMMIT")
         await connection.execute(text("vacuum analyze"))
-        query = hybrid._query(64, hybrid.DEPTH, filtered=False)
+        query = hybrid._query(64, hybrid.DEPTH, 0)
         found = await connection.exec_driver_sql(f"explain (generic_plan) {query}", ("w1", [0.5] * 64, ""))
         plan = found.scalars().all()
     shown = "\n".join(plan)
