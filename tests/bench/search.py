@@ -229,7 +229,7 @@ async def main():
     parser.add_argument("--queries", type=int, default=200)
     parser.add_argument("--json", type=Path, default=RESULTS)
     arguments = parser.parse_args()
-    machine = {"cpu": platform.processor() or platform.machine(), "cores": os.cpu_count()}
+    machine = {"cpu": platform.processor() or platform.machine(), "cores": os.cpu_count(), "load": os.getloadavg()[1]}
     sizes = []
     with tempfile.TemporaryDirectory() as folder:
         async for figures in run(arguments.sizes, arguments.queries, Path(folder)):
