@@ -32,6 +32,7 @@ UNTRIED_S = 1.0
 SERVER_SETTINGS = {
     "application_name": "stagecast",
     "lock_timeout": "5s",
+    "random_page_cost": "1.1",  # of disks without heads; with 4, small collections are compared vector by vector
     "jit": "off",  # compiling a search takes longer than the search
     "client_connection_check_interval": "500ms",
     "idle_in_transaction_session_timeout": "30s",
