@@ -7,8 +7,9 @@ from pipeline import prompts
 from pipeline.fakes import FakeEmbedder, FakeRetriever, passage
 from pipeline.host import Host, Options
 from pipeline.ports import Finish
+from pipeline.selection import MAX_CHARS
 from pipeline.threads import Threads
-from plugins.extractive import MAX_CHARS, Extractive
+from plugins.extractive import Extractive
 
 LION = "Lions live in groups that are called prides. Lions sleep for twenty hours of the day."
 ZEBRA = "Zebras have stripes that confuse biting flies. Zebras sleep standing up among others."
@@ -33,6 +34,18 @@ async def test_sentences_are_quoted_whole_and_cited_by_their_passage(extractive)
     pieces, reason = await answer(extractive, "Zebras have stripes that confuse biting flies", LION, ZEBRA)
     assert "Zebras have stripes that confuse biting flies [2]." in "".join(pieces)
     assert reason == "stop"
+
+
+async def test_the_citation_stands_before_the_full_stop_or_behind_a_closing_bracket(extractive):
+    question = "Lions live in groups that are called prides"
+    pieces, _ = await answer(extractive, question, "(Lions live in groups that are called prides.)")
+    assert "".join(pieces) == "(Lions live in groups that are called prides.) [1]"
+
+
+async def test_each_part_of_a_question_is_a_paragraph(extractive):
+    text = "Mange is treated with lime. Mange is an illness of the skin."
+    pieces, _ = await answer(extractive, "What is mange and how is mange treated?", text)
+    assert "".join(pieces) == "Mange is an illness of the skin [1].\n\nMange is treated with lime [1]."
 
 
 async def test_the_answer_comes_word_by_word(extractive):
