@@ -40,7 +40,8 @@ _LESS = r"(?<!reduce the )(?<!reduces the )(?<!reduce your )(?<!lower the )(?<!l
 RESEARCH = _kind(
     "research",
     r"research|\bstud(?:y|ies)\b|clinical trial",
-    r"\bresearch|\bscientists|\bstud(?:y|ies)\b|\btrials?\b",
+    r"\bresearch|\bscientists|\bclinical trials?\b|\bstudying\b|"
+    r"\bstud(?:y|ies) (?:is|are|was|were|has|have|shows?|suggests?)\b",
 )
 """What hardly anybody asks for, and much of what is published has."""
 
