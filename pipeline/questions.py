@@ -16,8 +16,9 @@ MAX_CHARS = 600
 _WORD = re.compile(r"\w{3,}|\d+")
 _STOP = frozenset(
     (
-        "and are can could did does for from has have how into its many may much not people than that the their them "
-        "there these they this was were what when where which who whom why will with would you your about tell"
+        "affect affected affects and any are can could did does for from has have how into its many may much not "
+        "people than that the their them there these they this was were what when where which who whom why will with "
+        "would you your about tell"
     ).split()
 )
 
@@ -127,7 +128,7 @@ KINDS = (
     ),
     _kind(
         "use",
-        r"\bused? for\b|\buses\b",
+        r"\bwhat\b.*\bused? for\b|\buses\b",
         r"\bused (?:to|for|in)\b|\btreats?\b|\bgiven (?:to|for)\b|prescribed|approved (?:to|for)|\blowers?\b|"
         r"\brelieves?\b",
     ),
@@ -179,6 +180,22 @@ def parts(question: str) -> list[Part]:
         for asked in [(kind,) for kind in kinds] if several else [kinds]:
             found.append(_part(clause, asked, found[0].subject if found else frozenset()))
     return found[:MAX_PARTS]
+
+
+def asked_last(question: str, last: str) -> list[Part]:
+    """Return the parts of a question that was put together from earlier ones and ``last``: those of ``last`` alone.
+
+    What they are about they may have from the earlier ones. A question that does not end with ``last`` counts whole.
+    """
+    whole = parts(question)
+    earlier = parts(question.removesuffix(last)) if question.endswith(last) else []
+    if not earlier or len(earlier) >= len(whole):
+        return whole
+    subject = earlier[0].subject
+    return [
+        msgspec.structs.replace(part, words=part.words | subject, subject=part.subject | subject)
+        for part in whole[len(earlier) :]
+    ]
 
 
 def _part(clause: str, kinds: tuple[Kind, ...], before: frozenset[str]) -> Part:

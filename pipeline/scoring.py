@@ -130,17 +130,16 @@ def _given(part: Part, text: str) -> float:
 def _kinship(part: Part, above: str, titles: _Titles, n: int) -> float:
     """Return 1 for a heading of a kind asked for, -0.5 for one of other kinds or of the contrary, 0 for others.
 
-    Where no kind is asked for it is the share of the question's further words that the heading has.
+    The share of the question's further words that a heading has is added, or counts instead of less.
     """
     if part.is_open and not part.negates and _NOT.search(above):
         return -0.5
-    if not part.kinds:
-        return share(part.words - titles.common, stems(above))
-    kinds = kinds_of(above)
+    own = share(part.subject - titles.common, stems(above))
+    kinds = kinds_of(above) if part.kinds else ()
     if any(kind in part.kinds for kind in kinds):
         other = _OBJECT.search(above)
-        return 0.3 if other and not stems(other[1]) <= part.words | titles.words[n] else 1.0
-    return -0.5 if kinds else 0.0
+        return 0.3 if other and not stems(other[1]) <= part.words | titles.words[n] else 1.0 + own
+    return own or (-0.5 if kinds else 0.0)
 
 
 def _form(part: Part, titles: _Titles, s: Sentence, has: float) -> float:

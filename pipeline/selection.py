@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from pipeline.candidates import Sentence
 from pipeline.ports import Passage
-from pipeline.questions import Part, parts, stems
+from pipeline.questions import Part
 from pipeline.scoring import Judgement, Scores, in_general, judge
 
 MAX_CHARS = 1400
@@ -35,21 +35,20 @@ MAX_CHAIN = 3
 
 
 def choose(
-    question: str,
+    asked: Sequence[Part],
     query: NDArray[np.float32],
     found: Sequence[Sentence],
     vectors: NDArray[np.float32],
     passages: Sequence[Passage],
 ) -> list[list[Sentence]]:
-    """Return for each part of the question the sentences that answer it best and repeat nothing, in order of reading.
+    """Return for each part asked the sentences that answer it best and repeat nothing, in order of reading.
 
     ``vectors`` are those of ``found``, shape ``(len(found), dimension)``; nothing is returned when none is near.
     """
     cosine = vectors @ query
     if cosine.max() < MIN_COSINE:
         return []
-    general = cosine + in_general(stems(question), found, passages)
-    asked = parts(question)
+    general = cosine + in_general(frozenset().union(*(part.words for part in asked)), found, passages)
     choice = _Choice(found)
     return [
         chosen

@@ -12,7 +12,7 @@ from pipeline.breaks import is_closed
 from pipeline.candidates import Sentence, candidates
 from pipeline.host import Host
 from pipeline.ports import Finish, Passage, Prompt
-from pipeline.questions import stems
+from pipeline.questions import Part, asked_last, stems
 from pipeline.selection import choose
 from pipeline.text import Span, sentences
 
@@ -35,25 +35,27 @@ class Extractive:
 
     async def stream(self, prompt: Prompt) -> AsyncGenerator[str | Finish]:
         """Yield the chosen sentences word by word, or the refusal."""
-        chosen = await self._choose(prompt.question, prompt.passages)
+        asked = asked_last(prompt.question, prompt.messages[-1]["content"])
+        chosen = await self._choose(prompt.question, asked, prompt.passages)
         for word in _words(chosen) if chosen else _refusal():
             yield word
         yield Finish("stop" if chosen else "no_sources")
 
-    async def _choose(self, question: str, passages: Sequence[Passage]) -> list[list[Sentence]]:
+    async def _choose(self, question: str, asked: Sequence[Part], passages: Sequence[Passage]) -> list[list[Sentence]]:
         spans = [sentences(passage.text) for passage in passages]
         found = candidates(passages, spans)
         stored = await self._stored(passages, spans)
         if stored is not None and found:
             query = (await self._embedder.embed([question]))[0]
-            return choose(question, query, found, np.stack([stored[s.passage][s.position] for s in found]), passages)
-        asked = stems(question)
-        nearest = sorted(found, key=lambda s: -len(asked & s.words) - passages[s.passage].score)[:MAX_UNSTORED]
+            vectors = np.stack([stored[s.passage][s.position] for s in found])
+            return choose(asked, query, found, vectors, passages)
+        words = stems(question)
+        nearest = sorted(found, key=lambda s: -len(words & s.words) - passages[s.passage].score)[:MAX_UNSTORED]
         found = sorted(nearest, key=lambda s: (s.passage, s.position))
         if not found:
             return []
         vectors = await self._embedder.embed([question, *(f"{passages[s.passage].title}: {s.text}" for s in found)])
-        return choose(question, vectors[0], found, vectors[1:], passages)
+        return choose(asked, vectors[0], found, vectors[1:], passages)
 
     async def _stored(
         self, passages: Sequence[Passage], spans: Sequence[Sequence[Span]]

@@ -5,6 +5,7 @@ import numpy as np
 
 from pipeline.candidates import candidates
 from pipeline.fakes import passage
+from pipeline.questions import parts
 from pipeline.selection import choose
 from pipeline.text import sentences
 
@@ -22,7 +23,7 @@ def answer(question, *passages):
     """Return the texts chosen for each part of the question."""
     found = found_in(*passages)
     alike = np.ones((len(found), 1), np.float32)
-    chosen = choose(question, np.array([0.6], np.float32), found, alike, passages)
+    chosen = choose(parts(question), np.array([0.6], np.float32), found, alike, passages)
     return [[sentence.text for sentence in part] for part in chosen]
 
 
@@ -107,6 +108,18 @@ class TestFit:
         care = source(1, "Mange", "Lime helps a dog with mange.", heading="Treatment")
         past = source(2, "Mange", "Monks wrote on dogs with mange, and on how dear was any cure.", heading="History")
         assert answer("What are the cures for mange?", past, care)[0][0] == "Lime helps a dog with mange."
+
+    def test_a_heading_for_whom_the_question_is_about_is_preferred(self):
+        adults = source(1, "Lime", "Side effects of lime are an itch and a cough.", heading="Common side effects")
+        young = source(2, "Lime", "In puppies, lime burns the paws.", heading="In puppies")
+        (chosen,) = answer("What are the side effects of lime in puppies?", adults, young)
+        assert "In puppies, lime burns the paws." in chosen
+
+    def test_of_two_headings_of_the_kind_asked_for_the_one_with_more_of_the_question_is_preferred(self):
+        common = source(1, "Lime", "Lime brings an itch and a cough.", heading="Common side effects")
+        serious = source(2, "Lime", "Lime burns the eyes and the paws.", heading="Serious side effects")
+        (chosen,) = answer("What are the serious side effects of lime?", common, serious)
+        assert chosen[0] == "Lime burns the eyes and the paws."
 
     def test_a_document_about_something_else_does_not_answer(self):
         other = source(1, "Ringworm", "The usual treatment is a wash of lime and sulphur for weeks.")

@@ -48,6 +48,14 @@ async def test_each_part_of_a_question_is_a_paragraph(extractive):
     assert "".join(pieces) == "Mange is an illness of the skin [1].\n\nMange is treated with lime [1]."
 
 
+async def test_of_a_follow_up_only_what_was_asked_last_is_answered(extractive):
+    passages = [passage(1, "Mange is treated with lime. Mange is an illness of the skin.")]
+    query = "What is mange? How is mange treated?"
+    asked = prompts.build("How is mange treated?", passages, [], 0, query=query)
+    pieces = [piece async for piece in extractive.stream(asked)]
+    assert "".join(pieces[:-1]) == "Mange is treated with lime [1]."
+
+
 async def test_the_answer_comes_word_by_word(extractive):
     pieces, _ = await answer(extractive, "Zebras have stripes that confuse biting flies", ZEBRA)
     assert pieces[:3] == ["Zebras", " have", " stripes"]
