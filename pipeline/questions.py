@@ -50,7 +50,7 @@ KINDS = (
     RESEARCH,
     _kind(
         "symptom",
-        r"\bsymptom|\bsigns?\b|^how do(?:es)?\b.*\bfeel\b",
+        r"\bsymptom|\bsigns?\b|^how do(?:es)?\b(?=.*\bfeel\b)",
         r"\bsymptom|\bsigns?\b|\bfeatures?\b|characteri[sz]ed|\bfeels?\b",
     ),
     _kind("side effect", r"side effect|adverse|unwanted|undesirable", r"side effect|adverse|reactions?\b"),
@@ -73,7 +73,7 @@ KINDS = (
     ),
     _kind(
         "prevention",
-        r"prevent|\bhow\b.*\bavoid|\bavoid (?:getting|having)|protect (?:myself|yourself|against)|"
+        r"prevent|\bhow\b(?=.*\bavoid)|\bavoid (?:getting|having)|protect (?:myself|yourself|against)|"
         r"(?:lower|reduce) (?:the|my|your) (?:risk|chance)",
         r"prevent|\bavoid|protect|\bshould\b|make sure|\bkeep\w* \w+ from\b|"
         r"(?:lower|reduce)s? (?:the|your|their) (?:risk|chance)|vaccin",
@@ -97,7 +97,7 @@ KINDS = (
     ),
     _kind(
         "outlook",
-        r"outlook|prognosis|surviv|life expectancy|chance of recovery|how long do .* live",
+        r"outlook|prognosis|surviv|life expectancy|chance of recovery|how long do\b(?=.*\blive\b)",
         r"outlook|prognosis|surviv|recover|life (?:expectancy|span)|\bdie\b|death|fatal|gets? worse|over time|"
         r"permanent",
     ),
@@ -128,7 +128,7 @@ KINDS = (
     ),
     _kind(
         "use",
-        r"\bwhat\b.*\bused? for\b|\buses\b",
+        r"\bwhat\b(?=.*\bused? for\b)|\buses\b",
         r"\bused (?:to|for|in)\b|\btreats?\b|\bgiven (?:to|for)\b|prescribed|approved (?:to|for)|\blowers?\b|"
         r"\brelieves?\b",
     ),

@@ -44,6 +44,13 @@ def test_a_part_that_points_at_the_subject_has_its_words():
     assert not second.defines
 
 
+@pytest.mark.parametrize("question", ["What is mange used for?", "How does mange feel?", "How can dogs avoid mange?"])
+def test_words_between_those_that_tell_the_kind_belong_to_the_subject(question):
+    (part,) = parts(question)
+    assert part.kinds
+    assert stems("mange") <= part.subject
+
+
 def test_a_name_with_and_in_it_is_not_cut():
     assert len(parts("What is foot and mouth disease?")) == 1
 
