@@ -8,16 +8,14 @@ import ssl
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing, suppress
 from typing import Any
-from urllib.parse import urlsplit
-from urllib.request import getproxies, proxy_bypass
 
-import aiohttp
 import httpx
 import msgspec
 
 from pipeline.errors import GenerationFailed, RunError, UpstreamTruncated
 from pipeline.ports import Finish, Prompt
 from pipeline.retries import TryAgain, refused, until_answered
+from plugins.http_stream import BadResponse, Connection, HttpStream
 
 CONNECT_TIMEOUT_S = 4.5
 """Finding the address, connecting and TLS, together; two attempts fit into the time that retries may take."""
@@ -45,7 +43,6 @@ _BY_SIGN = {
     "content_policy_violation": NOT_PERMITTED,
 }
 """What providers' words in the body of a refusal mean."""
-MAX_REFUSAL_BYTES = 64 * 1024
 
 
 class Delta(msgspec.Struct):
@@ -151,24 +148,25 @@ def _decoded_loosely(event: bytes) -> Chunk:
 
 
 class ChatCompletions:
-    """Asks one model at one address; ``body`` is all of the request but the messages."""
+    """Asks one model at one address; ``body`` is all of the request but the messages.
+
+    Raises:
+        ValueError: The address is none.
+    """
 
     def __init__(self, url: str, headers: Mapping[str, str], body: Mapping[str, Any]) -> None:
         self.url = url
         self.headers = HEADERS | dict(headers)
         self.body = dict(body)
-        self._proxy = proxy_of(url)
-        self._tls: ssl.SSLContext | None = None
-        self._connections: aiohttp.ClientSession | None = None
+        self._server = HttpStream(url, self.headers, CONNECT_TIMEOUT_S)
 
     def load_certificates(self) -> None:
         """Load what the first question would else wait for: 20 to 50 ms of CPU."""
-        self._tls = httpx.create_ssl_context()
+        self._server.tls = httpx.create_ssl_context()
 
     async def close(self) -> None:
         """Close all connections."""
-        if self._connections is not None:
-            await self._connections.close()
+        self._server.close()
 
     async def stream(self, prompt: Prompt) -> AsyncGenerator[list[str] | Finish]:
         """Yield the model's text as it comes; the connection is closed when the reader leaves.
@@ -186,69 +184,47 @@ class ChatCompletions:
     async def _attempt(self, body: bytes) -> AsyncGenerator[list[str] | Finish]:
         reader, begun = ChunkReader(), False
         try:
-            ask: dict[str, Any] = {
-                "data": body,
-                "headers": self.headers,
-                "proxy": self._proxy,
-                "allow_redirects": False,
-            }
-            async with self._session().post(self.url, **ask) as response:
-                if response.status != 200:
-                    raise await _refused(response)
-                async for received in response.content.iter_any():
+            async with self._server.post(body) as response:
+                await _check(response)
+                while not reader.ended and (received := await response.read()):
                     if pieces := reader.feed(received):
                         begun = True
                         yield pieces
                     if reader.broken:
                         raise reader.broken
-                    if reader.ended:
-                        await _reach_end(response)
-                        break
-        except (aiohttp.ClientError, OSError, ValueError) as problem:
+                await _reach_end(response)
+        except (BadResponse, OSError) as problem:
             raise _explained(problem, begun=begun) from problem
         if not reader.finish.reason:
             raise TryAgain(UpstreamTruncated())
         yield reader.finish
 
-    def _session(self) -> aiohttp.ClientSession:
-        """Return the connections; without a limit, since the server limits its runs itself."""
-        if self._connections is None:
-            self._connections = aiohttp.ClientSession(
-                connector=aiohttp.TCPConnector(limit=0, ssl=self._tls or httpx.create_ssl_context()),
-                timeout=aiohttp.ClientTimeout(total=None, connect=CONNECT_TIMEOUT_S),
-                cookie_jar=aiohttp.DummyCookieJar(),
-            )
-        return self._connections
 
-
-def proxy_of(url: str) -> str | None:
-    """Return the proxy that the environment names for an address; aiohttp would look for it in a thread, every time."""
-    parts = urlsplit(url)
-    return None if proxy_bypass(parts.netloc) else (getproxies().get(parts.scheme) or getproxies().get("all"))
-
-
-async def _reach_end(response: aiohttp.ClientResponse) -> None:
-    with suppress(TimeoutError):
-        async with asyncio.timeout(END_S):
-            await response.content.read()
-
-
-async def _refused(response: aiohttp.ClientResponse) -> RunError | TryAgain:
-    """Return what to raise for a response that is no answer; only its error's code says what a status 400 means."""
+async def _check(response: Connection) -> None:
+    """Raise what a response that is no answer means; only its error's code says what a status 400 means."""
+    if response.status == 200:
+        if response.headers.get(b"content-encoding", b"identity") != b"identity":
+            raise BadResponse("compressed, against what was asked")
+        return
     if response.status in (400, 413):
-        said = (await response.content.read(MAX_REFUSAL_BYTES)).decode(errors="replace").lower()
+        said = (await response.read()).decode(errors="replace").lower()
         for sign, meaning in _BY_SIGN.items():
             if sign in said:
-                return GenerationFailed(meaning, retryable=False)
-    return refused(response.status, response.headers.get("retry-after"))
+                raise GenerationFailed(meaning, retryable=False)
+    raise refused(response.status, response.headers.get(b"retry-after", b"").decode("latin-1"))
+
+
+async def _reach_end(response: Connection) -> None:
+    with suppress(TimeoutError):
+        async with asyncio.timeout(END_S):
+            while await response.read():
+                pass
 
 
 def _explained(problem: Exception, *, begun: bool) -> RunError | TryAgain:
     """Say in plain words what went wrong upstream, and whether it may be tried again."""
-    if isinstance(problem, aiohttp.ClientSSLError | ssl.SSLError) or isinstance(problem.__cause__, ssl.SSLError):
+    if isinstance(problem, ssl.SSLError):
         return GenerationFailed(INSECURE, retryable=False)
-    if isinstance(problem, aiohttp.InvalidURL):
-        return GenerationFailed("The language model's address is not one.", retryable=False)
-    if isinstance(problem, aiohttp.ClientResponseError | ValueError):
+    if isinstance(problem, BadResponse):
         return GenerationFailed(UNREADABLE)
     return TryAgain(UpstreamTruncated() if begun else GenerationFailed(UNREACHABLE))
