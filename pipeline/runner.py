@@ -295,9 +295,12 @@ def _tokens(event: Event) -> list[str] | None:
 
 
 def _check_tokens(stage: str, tokens: list[str]) -> None:
-    texts = isinstance(tokens, list) and tokens and all(isinstance(token, str) for token in tokens)
-    if not texts or "\0" in "".join(tokens):
+    try:
+        text = "".join(tokens) if isinstance(tokens, list) and tokens else "\0"
+    except TypeError:
+        text = "\0"
+    if "\0" in text:
         raise ContractBroken(f"stage {stage!r} yielded a token that is no text")
-    longest = max(map(len, tokens))
-    if longest > MAX_FRAME_BYTES:  # before it is encoded, which takes a copy
+    if len(text) > MAX_FRAME_BYTES and (longest := max(map(len, tokens))) > MAX_FRAME_BYTES:
+        # Said before it is encoded, which takes a copy.
         raise ContractBroken(f"stage {stage!r} yielded a token of {longest:,} characters")

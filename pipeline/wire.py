@@ -45,9 +45,10 @@ def token_frames(first: int, tokens: Sequence[str], timestamp: bytes) -> list[by
         ValueError: A frame exceeds ``MAX_FRAME_BYTES``, or a text holds a lone surrogate.
     """
     bodies = [_encode(token) for token in tokens]
-    if not all(map(str.isascii, tokens)):
+    whole = b"".join(bodies)
+    if not whole.isascii():
         bodies = [_LINE_SEPARATOR.sub(_escaped, body) for body in bodies]
-    if (longest := max(map(len, bodies))) > MAX_FRAME_BYTES:
+    if len(whole) > MAX_FRAME_BYTES // 2 and (longest := max(map(len, bodies))) > MAX_FRAME_BYTES:
         raise ValueError(f"a token event of {longest:,} bytes; at most {MAX_FRAME_BYTES:,} are sent")
     end = b',"timestamp":"%b"}\n\n' % timestamp
     return [b'id: %d\ndata: {"type":"token","content":%b%b' % (n, body, end) for n, body in enumerate(bodies, first)]

@@ -100,13 +100,12 @@ class ChunkReader:
         return pieces
 
     def _events(self, received: bytes) -> list[bytes]:
-        whole, line_end, rest = received.rpartition(b"\n")
-        if not line_end:
+        *lines, rest = received.split(b"\n")
+        if lines and self._line:
+            lines[0] = b"".join((*self._line, lines[0]))
+            self._line, self._line_bytes = [], 0
+        if rest:
             self._keep(rest)
-            return []
-        lines = b"".join((*self._line, whole)).split(b"\n")
-        self._line, self._line_bytes = [], 0
-        self._keep(rest)
         return [line[5:] for line in lines if line.startswith(b"data:")]
 
     def _keep(self, rest: bytes) -> None:

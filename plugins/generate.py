@@ -81,7 +81,7 @@ class AnswerFilter:
     def feed(self, pieces: list[str]) -> list[str]:
         """Return what is certain so far, in tokens of at most ``MAX_TOKEN_CHARS``."""
         if self._cleaner.is_idle and self._citations.is_idle and _is_plain("".join(pieces)):
-            return list(filter(None, pieces))
+            return pieces if all(pieces) else [piece for piece in pieces if piece]
         texts = (self._citations.feed(self._cleaner.feed(piece)) for piece in pieces)
         return [part for text in texts for part in split_long(text)]
 
