@@ -22,6 +22,8 @@ from safetensors.numpy import load_file
 Vectors: TypeAlias = NDArray[np.float32]
 
 FUSED = "com.microsoft"
+SLOW_FUSIONS = ["SkipLayerNormFusion"]
+"""Measured with ONNX Runtime 1.32: its fused sum and LayerNormalization takes five times as long as the two."""
 SEVEN_BITS = 63
 """The largest quantised weight. With eight bits the 16-bit sums of AVX2 overflow
 (https://onnxruntime.ai/docs/performance/model-optimizations/quantization.html, "reduce_range")."""
@@ -51,7 +53,8 @@ class Architecture:
 class Encoder:
     """A BERT model that turns token numbers into vectors; calls from several threads at once are fine.
 
-    Methods take ``ids`` and ``mask`` (1 for a token, 0 for padding), both int64 of shape ``(texts, tokens)``.
+    Methods take ``ids``, int64 of shape ``(texts, tokens)``: all texts of a call have the same length, as nothing is
+    padded. Without a mask attention takes its faster way, and no work is done for tokens that are none.
     """
 
     def __init__(self, folder: Path, *, int8: bool, threads: int) -> None:
@@ -60,30 +63,32 @@ class Encoder:
         Args:
             folder: Of the model.
             int8: Quantise the dense layers: weights now, symmetrically, to 7 bits with a scale per output;
-                activations as they come, with one scale for the whole batch.
+                activations as they come, with one scale for all of a call.
             threads: Cores that one call may use.
         """
         architecture = Architecture.read(folder / "config.json")
         graph = Graph()
         bert = Bert(graph, load_file(folder / "model.safetensors"), architecture, int8=int8)
-        hidden = graph.name(bert.write("ids", "mask"), "tokens")
-        graph.name(_mean(graph, hidden, "mask"), "embedding")
+        hidden = graph.name(bert.write("ids"), "tokens")
+        graph.name(_mean(graph, hidden), "embedding")
         self.dimension = architecture.hidden
         model = graph.model(self.dimension).SerializeToString()
         options = _options(threads, graph)
-        self._session = ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+        self._session = ort.InferenceSession(
+            model, options, providers=["CPUExecutionProvider"], disabled_optimizers=SLOW_FUSIONS
+        )
 
-    def embed(self, ids: NDArray[np.int64], mask: NDArray[np.int64]) -> Vectors:
+    def embed(self, ids: NDArray[np.int64]) -> Vectors:
         """Return the mean of each text's token vectors, scaled to length 1: shape ``(texts, dimension)``."""
-        return self._run(["embedding"], ids, mask)[0]
+        return self._run(["embedding"], ids)[0]
 
-    def embed_tokens(self, ids: NDArray[np.int64], mask: NDArray[np.int64]) -> tuple[Vectors, Vectors]:
+    def embed_tokens(self, ids: NDArray[np.int64]) -> tuple[Vectors, Vectors]:
         """Return what ``embed`` does, and the token vectors: shape ``(texts, tokens, dimension)``."""
-        embedding, tokens = self._run(["embedding", "tokens"], ids, mask)
+        embedding, tokens = self._run(["embedding", "tokens"], ids)
         return embedding, tokens
 
-    def _run(self, names: list[str], ids: NDArray[np.int64], mask: NDArray[np.int64]) -> list[Vectors]:
-        vectors: list[Vectors] = self._session.run(names, {"ids": ids, "mask": mask})
+    def _run(self, names: list[str], ids: NDArray[np.int64]) -> list[Vectors]:
+        vectors: list[Vectors] = self._session.run(names, {"ids": ids})
         return vectors
 
 
@@ -97,10 +102,9 @@ def _options(threads: int, graph: Graph) -> ort.SessionOptions:
     return options
 
 
-def _mean(graph: Graph, hidden: str, mask: str) -> str:
+def _mean(graph: Graph, hidden: str) -> str:
     """Sum over the text's tokens, scaled to length 1; a mean's division would be lost in the scaling."""
-    weights = graph.op("Unsqueeze", graph.op("Cast", mask, to=TensorProto.FLOAT), graph.constant([-1]))
-    total = graph.op("ReduceSum", graph.op("Mul", hidden, weights), graph.constant([1]), keepdims=0)
+    total = graph.op("ReduceSum", hidden, graph.constant([1]), keepdims=0)
     return graph.op("LpNormalization", total, axis=-1, p=2)
 
 
@@ -149,7 +153,7 @@ class Graph:
     def model(self, dimension: int) -> onnx.ModelProto:
         """Return the whole, with the inputs and outputs that ``Encoder`` describes."""
         value, rows = helper.make_tensor_value_info, ("texts", "tokens")
-        inputs = [value("ids", TensorProto.INT64, rows), value("mask", TensorProto.INT64, rows)]
+        inputs = [value("ids", TensorProto.INT64, rows)]
         outputs = [
             value("embedding", TensorProto.FLOAT, ("texts", dimension)),
             value("tokens", TensorProto.FLOAT, (*rows, dimension)),
@@ -179,13 +183,12 @@ class Bert:
         self._architecture = architecture
         self._int8 = int8
 
-    def write(self, ids: str, mask: str) -> str:
+    def write(self, ids: str) -> str:
         """Return the last layer's token vectors, shape ``(texts, tokens, hidden)``."""
-        keys = self._graph.op("Cast", mask, to=TensorProto.INT32)
         x = self._embed(ids)
         for layer in range(self._architecture.layers):
             name = f"encoder.layer.{layer}."
-            x = self._skip(self._attend(x, keys, name + "attention."), x, name + "attention.output.LayerNorm")
+            x = self._skip(self._attend(x, name + "attention."), x, name + "attention.output.LayerNorm")
             x = self._skip(self._feed_forward(x, name), x, name + "output.LayerNorm")
         return x
 
@@ -197,18 +200,15 @@ class Bert:
         first_type = weights["embeddings.token_type_embeddings.weight"][0]
         fixed = weights["embeddings.position_embeddings.weight"] + first_type
         places = graph.op("Slice", graph.weight(fixed), graph.constant([0]), count, graph.constant([0]))
-        x = graph.op("Add", words, places)
-        epsilon = self._architecture.epsilon
-        scale = self._scale("embeddings.LayerNorm")
-        return graph.op("LayerNormalization", x, *scale, axis=-1, epsilon=epsilon)
+        return self._skip(words, places, "embeddings.LayerNorm")
 
-    def _attend(self, x: str, keys: str, name: str) -> str:
+    def _attend(self, x: str, name: str) -> str:
         parts = [name + f"self.{part}." for part in ("query", "key", "value")]
         weight = np.concatenate([self._weights[part + "weight"] for part in parts])
         bias = np.concatenate([self._weights[part + "bias"] for part in parts])
         q, k, v = self._graph.ops("Split", self._linear(x, weight, bias), outputs=3, axis=-1)
         heads = self._architecture.heads
-        y = self._graph.op("MultiHeadAttention", q, k, v, "", keys, domain=FUSED, num_heads=heads)
+        y = self._graph.op("MultiHeadAttention", q, k, v, domain=FUSED, num_heads=heads)
         return self._dense(y, name + "output.dense.")
 
     def _feed_forward(self, x: str, name: str) -> str:
@@ -222,12 +222,10 @@ class Bert:
 
     def _skip(self, y: str, x: str, name: str) -> str:
         """Add what the layer was given to what it made, and normalise."""
-        epsilon, scale = self._architecture.epsilon, self._scale(name)
-        return self._graph.op("SkipLayerNormalization", y, x, *scale, domain=FUSED, epsilon=epsilon)
-
-    def _scale(self, name: str) -> tuple[str, str]:
-        weights = self._weights
-        return self._graph.weight(weights[name + ".weight"]), self._graph.weight(weights[name + ".bias"])
+        graph = self._graph
+        scale = [graph.weight(self._weights[name + part]) for part in (".weight", ".bias")]
+        epsilon = self._architecture.epsilon
+        return graph.op("LayerNormalization", graph.op("Add", y, x), *scale, axis=-1, epsilon=epsilon)
 
     def _linear(self, x: str, weight: Vectors, bias: Vectors | None) -> str:
         """``x`` times the transpose of ``weight``, shape ``(outputs, inputs)``, plus ``bias``."""

@@ -12,7 +12,7 @@ from pipeline.errors import ConfigurationError, ModelUnavailable
 from pipeline.host import Host, Options
 from pipeline.threads import Threads
 from plugins import minilm
-from plugins.minilm import BATCH, MiniLM
+from plugins.minilm import TURN, MiniLM
 
 pytestmark = pytest.mark.skipif(
     importlib.util.find_spec(minilm.PACKAGE) is None, reason="the package with the weights is not installed"
@@ -38,7 +38,7 @@ LONG = "The medicine was taken every morning for several weeks. " * 60
 
 
 class Exact(MiniLM):
-    """Without quantisation, a text's vector is the same in any company."""
+    """Without quantisation."""
 
     int8 = False
 
@@ -91,12 +91,14 @@ async def test_vectors_are_those_that_the_model_is_known_for(exact: MiniLM):
     np.testing.assert_allclose(vectors[1, :3], [0.0864386, 0.1027626, 0.0053946], atol=1e-6)
 
 
-async def test_the_order_of_the_texts_is_kept_whatever_the_batches(exact: MiniLM):
+async def test_a_texts_vectors_are_the_same_in_any_company(embedder: MiniLM):
     texts = [sentence * (1 + i % 5) for i, sentence in enumerate(SENTENCES * 3)]
-    assert len(texts) > 2 * BATCH
-    together = await exact.embed(texts)
-    alone = np.concatenate([await exact.embed([text]) for text in texts])
-    np.testing.assert_allclose(together, alone, atol=1e-5)
+    assert len(texts) > 2 * TURN
+    together, parts = await embedder.embed_parts(texts, [[(0, 20)]] * len(texts))
+    alone = [await embedder.embed_parts([text], [[(0, 20)]]) for text in texts]
+    np.testing.assert_array_equal(together, np.concatenate([vectors for vectors, _ in alone]))
+    np.testing.assert_array_equal(np.concatenate(parts), np.concatenate([own for _, [own] in alone]))
+    np.testing.assert_array_equal(together, await embedder.embed(texts))
 
 
 async def test_quantised_vectors_rank_as_exact_ones_do(embedder: MiniLM, exact: MiniLM):
