@@ -14,6 +14,7 @@ from litestar import Litestar
 from api.access import Access
 from api.ingest.jobs import Jobs
 from api.ingest.sample import load_sample
+from api.ingest.writer import writer
 from api.settings import Settings
 from api.storage.keys import Keys
 from api.system import System, plugin_modules, running, warm_all
@@ -84,6 +85,9 @@ class Boot:
         await warm_all(system)
         self.reason = "the sample collection is being loaded"
         await load_sample(system)
+        self.reason = "the vectors are being indexed"
+        async with writer(system.engine) as store:
+            await store.index.build()
         # Collections would go through every object of every library, a third of a second with LiteLLM loaded.
         gc.collect()
         gc.freeze()

@@ -11,8 +11,8 @@ from pipeline.outline import Outline, Section, Unit, cut
 
 Counter = Callable[[Sequence[str]], list[int]]
 Path = tuple[str, ...]
-Span = tuple[int, int, Path]
-"""Of a chunk: its first unit, the one behind its last, the headings above."""
+Span = tuple[int, int, Path, int]
+"""Of a chunk: its first unit, the one behind its last, the headings above, its tokens as its parts add up."""
 
 TARGET = 0.75
 """Of ``max_tokens``: the size that chunks are drawn to; whole blocks may fill the rest."""
@@ -23,6 +23,8 @@ MAX_SECTIONS = 12
 """In a chunk, so that a million tiny paragraphs or headings take no more time than others."""
 MAX_CHARS_PER_TOKEN = 16
 """Tokenizers count a word of a thousand characters as one unknown token, but a chunk of such is too long."""
+SURE = 0.8
+"""Of the limit: a chunk whose parts add up to less is not counted again as a whole."""
 MAX_TITLE_CHARS = 200
 MAX_HEADING_CHARS = 120
 
@@ -68,8 +70,9 @@ def chunk(text: str, *, title: str, count_tokens: Counter, max_tokens: int) -> l
     limit = ruler.limit
     while True:
         units = ruler.fitted(text, units, sections, limit)
-        chunks = _drawn(text, units, sections, _Partition(units, sections, ruler, limit).spans())
-        excess = ruler.largest(chunks) - ruler.limit
+        spans = list(_Partition(units, sections, ruler, limit).spans())
+        chunks = _drawn(text, units, sections, spans)
+        excess = ruler.largest(chunks, spans) - ruler.limit
         if excess <= 0 or limit - excess < ruler.limit // 2:
             return chunks
         limit -= excess
@@ -112,9 +115,11 @@ class _Ruler:
             pieces = ([unit] if i not in parts else islice(counted, len(parts[i])) for i, unit in enumerate(units))
             units = list(chain.from_iterable(pieces))
 
-    def largest(self, chunks: Sequence[Chunk]) -> int:
-        """Return the size of the largest chunk as it is embedded."""
-        return max(self._count([embedded_text(self._title, part.heading, part.text) for part in chunks]))
+    def largest(self, chunks: Sequence[Chunk], spans: Sequence[Span]) -> int:
+        """Return the size of the largest chunk as it is embedded, 0 when all are surely small enough."""
+        doubtful = (part for part, (*_, size) in zip(chunks, spans, strict=True) if size > SURE * self.limit)
+        texts = [embedded_text(self._title, part.heading, part.text) for part in doubtful]
+        return max(self._count(texts)) if texts else 0
 
 
 def _fits(unit: Unit, rooms: list[int]) -> bool:
@@ -148,14 +153,15 @@ class _Partition:
         count = len(self._units)
         costs, ends = [0.0] * (count + 1), [0] * count
         paths: list[Path] = [()] * count
+        sizes = [0] * count
         target = TARGET * self._ruler.max_tokens
         for i in reversed(range(count)):
-            reach = (((1 - size / target) ** 2 + costs[end], end, path) for end, path, size in self._reach(i))
-            cost, ends[i], paths[i] = min(reach)
+            reach = (((1 - size / target) ** 2 + costs[end], end, path, size) for end, path, size in self._reach(i))
+            cost, ends[i], paths[i], sizes[i] = min(reach)
             costs[i] = cost + self._units[i].cost
         i = 0
         while i < count:
-            yield i, ends[i], paths[i]
+            yield i, ends[i], paths[i], sizes[i]
             i = ends[i]
 
     def _reach(self, first: int) -> Iterator[tuple[int, Path, int]]:
@@ -197,7 +203,7 @@ def _shared(one: Path, other: Path) -> Path:
 
 def _drawn(text: str, units: list[Unit], sections: list[Section], spans: Iterable[Span]) -> list[Chunk]:
     chunks = []
-    for position, (first, behind, path) in enumerate(spans):
+    for position, (first, behind, path, _) in enumerate(spans):
         section = sections[units[first].section]
         start = units[first].start if section.path == path else section.start
         chunks.append(Chunk(position, " > ".join(path), text[start : units[behind - 1].end].strip()))

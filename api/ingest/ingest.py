@@ -19,8 +19,8 @@ from api.system import System
 from pipeline.chunking import Chunk, chunk
 from pipeline.passages import embed_chunks
 
-BATCH = 16
-"""Documents that are embedded together and stored in one transaction."""
+BATCH, BATCH_CHARS = 64, 200_000
+"""Documents that are stored in one transaction: so many at most, or as soon as their texts are so long."""
 AT_ONCE = 3
 """Batches under way: two are embedded, which takes two cores, while one is being cut or written."""
 FORMAT = 1
@@ -56,12 +56,13 @@ async def ingest_items(
         worker = _Worker(system, store)
         under_way: deque[asyncio.Task[list[Result]]] = deque()
         try:
-            while batch := await system.host.threads.run(list, islice(items, batch_size)):
+            while batch := await system.host.threads.run(_batch, items, batch_size):
                 under_way.append(asyncio.create_task(worker.take(batch)))
                 if len(under_way) >= AT_ONCE:
                     yield await under_way.popleft()
             while under_way:
                 yield await under_way.popleft()
+            await store.index.build()
         finally:
             for task in under_way:
                 task.cancel()
@@ -77,6 +78,19 @@ async def reindex(system: System) -> AsyncGenerator[list[Result]]:
             for start in range(0, len(ids), BATCH):
                 documents = await store.read(ids[start : start + BATCH])
                 yield await worker.renew(documents)
+        await every.index.build()
+
+
+def _batch(items: Iterator[Item], size: int) -> list[Item]:
+    """Take the next items, none at the end."""
+    batch: list[Item] = []
+    chars = 0
+    for item in islice(items, size):
+        batch.append(item)
+        chars += len(item.text) if isinstance(item, Document) else 0
+        if chars >= BATCH_CHARS:
+            break
+    return batch
 
 
 def _items(paths: Sequence[Path]) -> Iterator[Item]:
@@ -123,6 +137,7 @@ class _Worker:
                 await self._store.replace(prepared)
             except asyncpg.DataError:
                 return [await self._alone(ready) for ready in prepared]
+            await self._store.index.wrote(sum(len(ready.chunks) for ready in prepared))
         return [Result(document.path, "stored") for document in documents]
 
     async def _alone(self, ready: Prepared) -> Result:

@@ -19,6 +19,7 @@ from api.ingest.readers import Document
 from api.storage.database import CONNECT_TIMEOUT_S
 from api.storage.documents import FORGET, WRITE_LOCK
 from api.storage.patience import PromptConnection
+from api.storage.vectors import VectorIndex
 from pipeline.chunking import Chunk
 
 WRITE_TIMEOUT_S = 120.0
@@ -62,7 +63,10 @@ class Writer:
     It has a connection of its own: bulk writes need another codec and more patience than questions.
     """
 
-    def __init__(self, connection: asyncpg.Connection[asyncpg.Record], owner: str = "") -> None:
+    def __init__(
+        self, connection: asyncpg.Connection[asyncpg.Record], owner: str = "", index: VectorIndex | None = None
+    ) -> None:
+        self.index = index or VectorIndex(connection)
         self._connection = connection
         self._owner = owner
 
@@ -80,7 +84,7 @@ class Writer:
     async def owners(self) -> list[Writer]:
         """Return a writer for each owner that has documents, on this connection."""
         rows = await self._connection.fetch("select distinct owner from document order by owner")
-        return [Writer(self._connection, row["owner"]) for row in rows]
+        return [Writer(self._connection, row["owner"], self.index) for row in rows]
 
     async def read(self, ids: Sequence[str]) -> list[Document]:
         """Return stored documents as they were read."""

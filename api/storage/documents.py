@@ -9,7 +9,7 @@ import msgspec
 from sqlalchemy import delete, func, select, text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from api.storage import tables
+from api.storage import tables, vectors
 from pipeline.errors import ConfigurationError
 from pipeline.ports import Embedder
 
@@ -149,15 +149,7 @@ class Documents:
                 text("insert into store (id, embedder, dimension) values (1, :name, :dimension)"),
                 {"name": embedder.name, "dimension": embedder.dimension},
             )
-            await connection.execute(text(_vector_index(embedder.dimension)))
-
-
-def _vector_index(dimension: int) -> str:
-    """Return the HNSW index's definition; m and ef_construction are pgvector's defaults."""
-    return (
-        f"create index {tables.VECTOR_INDEX} on chunk using hnsw "
-        f"((embedding::halfvec({int(dimension)})) halfvec_cosine_ops) with (m = 16, ef_construction = 64)"
-    )
+            await connection.execute(text(vectors.definition(embedder.dimension)))
 
 
 def _columns() -> tuple[Any, ...]:

@@ -12,6 +12,7 @@ import time
 import asyncpg
 import pytest
 
+from api.ingest.ingest import AT_ONCE, BATCH
 from tests.conftest import clean_environment
 
 ARTICLE = "---\nid: zebra\ntitle: Zebras\nkind: animal\n---\n\n# Zebras\n\nZebras have stripes that confuse flies.\n"
@@ -131,8 +132,8 @@ def test_an_interrupt_loses_nothing_that_was_reported_done(database, tmp_path):
     command = [sys.executable, "-m", "api.cli", "ingest", str(lines)]
     process = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
     deadline = time.monotonic() + 60
-    # The fifth batch of sixteen begins only after the first was reported.
-    while time.monotonic() < deadline and documents(database) < 64:
+    # The batch behind those under way begins only after the first was reported.
+    while time.monotonic() < deadline and documents(database) < (AT_ONCE + 1) * BATCH:
         time.sleep(0.05)
     process.send_signal(signal.SIGINT)
     _, printed = process.communicate(timeout=30)
