@@ -67,6 +67,6 @@ migrate:
 revision message: migrate
     uv run --locked alembic revision --autogenerate -m "{{ message }}"
 
-# Measure: `streams` against other servers, `tokens` an LLM's tokens, `page` the page; retrieval and answers: `stagecast eval`
+# Measure: `streams` against other servers, `search` by size, `ingestion FILE`, `tokens`, `page`; quality: `stagecast eval`
 bench name="streams" *arguments:
     uv run --group bench --locked python -m tests.bench.{{ name }} {{ arguments }}

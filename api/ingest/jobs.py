@@ -12,7 +12,7 @@ from typing import Literal
 import msgspec
 import structlog
 
-from api.ingest.ingest import BATCH, Result, ingest_items
+from api.ingest.ingest import Result, ingest_items
 from api.ingest.spool import Spool
 from api.storage.patience import is_passing
 from api.system import System
@@ -41,8 +41,9 @@ MAX_KEPT = 1000
 KEPT_S = 3600.0
 """After its end; the events may be read as long."""
 MAX_FAILURES = 100
-STEPS = 20
-"""In how many batches a job is done, so that its progress is felt; fuller ones than ``BATCH`` are no faster."""
+STEPS, BATCH = 20, 16
+"""In how many batches a job is done, so that its progress is felt, and how many documents one has at most: the server's
+loop writes it in one go, and tokens wait for that."""
 PROGRESS_S = 0.05
 """Between two events of progress: a million bad lines are passed over in seconds, and the bus keeps every event."""
 

@@ -207,6 +207,20 @@ def test_tokens_are_counted_in_few_calls():
     assert calls <= 6
 
 
+def test_chunks_that_are_surely_small_enough_are_not_counted_again_as_a_whole():
+    counted = []
+
+    def count(texts):
+        counted.extend(texts)
+        return count_words(texts)
+
+    small, nearly_full = f"{words(20)}\n\n{words(20, 20)}", f"{words(30)}\n\n{words(29, 30)}"
+    assert [part.text for part in chunks_of(small, count_tokens=count)] == [small]
+    assert not [text for text in counted if small in text]
+    assert [part.text for part in chunks_of(nearly_full, count_tokens=count)] == [nearly_full]
+    assert [text for text in counted if nearly_full in text]
+
+
 @pytest.mark.timeout(60)
 @pytest.mark.parametrize(
     "pattern", ["# \n", "a\n=\n", "- a\n", "|\n", "A.\n\n", "x", "word ", "```\n", "a: b\n\n- c\n\n"]
