@@ -345,6 +345,13 @@ def stage_events(stage: str) -> tuple[type[Any], type[Any]]:
     )
 
 
+def tokens_of(event: Event) -> list[str] | None:
+    """Return the pieces of the answer that an event brings, None if it is another event."""
+    if type(event) is Tokens:
+        return event.content
+    return [event.content] if type(event) is Token else None
+
+
 def type_of(event: Event) -> str:
     """Return the event's ``type`` as it stands on the wire."""
     return str(event.__struct_config__.tag)

@@ -12,7 +12,7 @@ import structlog
 
 from pipeline.ending import UNFINISHED, UNSTORED, Outcome, failure_of, last_event, log_run, outcome_of
 from pipeline.errors import ContractBroken, RunGone, UnknownRun
-from pipeline.events import TERMINAL, Error, Event, RunStart, RunStarted, Token, Tokens, type_of
+from pipeline.events import TERMINAL, Error, Event, RunStart, RunStarted, tokens_of, type_of
 from pipeline.live import Limits, LiveRun, Stop
 from pipeline.ports import EventBus, Run, Stage
 from pipeline.wire import MAX_FRAME_BYTES
@@ -198,7 +198,7 @@ class Runner:
 
     def _send(self, live: LiveRun, event: Event) -> None:
         live.check_stopped()
-        tokens = _tokens(event)
+        tokens = tokens_of(event)
         if tokens is not None:
             _check_tokens(live.stage, tokens)
         elif not isinstance(event, Event) or isinstance(event, (*TERMINAL, RunStart)):
@@ -285,13 +285,6 @@ class Runner:
             else:
                 return True
         raise AssertionError("the waits have no end")
-
-
-def _tokens(event: Event) -> list[str] | None:
-    """Return the pieces of the answer that an event brings, None if it is another event."""
-    if type(event) is Tokens:
-        return event.content
-    return [event.content] if type(event) is Token else None
 
 
 def _check_tokens(stage: str, tokens: list[str]) -> None:

@@ -25,7 +25,7 @@ from api.runs import new_run
 from api.settings import Settings
 from api.system import System, running, warm_all
 from pipeline.errors import RunError
-from pipeline.events import Event, GenerationComplete, Token
+from pipeline.events import Event, GenerationComplete, tokens_of
 from pipeline.ports import Run
 from pipeline.text import clean
 
@@ -111,9 +111,8 @@ async def _answered(system: System, question: str) -> Answer:
     try:
         async with asyncio.timeout(limit_s), aclosing(_events(system, run)) as events:
             async for event in events:
-                if isinstance(event, Token):
-                    tokens.append(event.content)
-                elif isinstance(event, GenerationComplete):
+                tokens += tokens_of(event) or []
+                if isinstance(event, GenerationComplete):
                     finish = event.content.finish_reason
     except RunError as problem:
         error = str(problem)

@@ -54,7 +54,7 @@ def test_a_follow_up_has_the_stages_events_first_and_its_time_at_the_end(server)
     kinds = [event["type"] for event in events]
     assert kinds[:4] == ["run_start", "condense_start", "condense_complete", "retrieval_start"]
     done, complete = first(events, "done"), first(events, "condense_complete")
-    assert list(complete) == ["stage", "status", "query", "method", "elapsed_ms"]
+    assert list(complete) == ["stage", "status", "query", "method", "elapsed_ms", "queued_ms"]
     assert list(done["stages"]) == ["condense", "retrieval", "reranking", "generation"]
     assert done["stages"]["condense"]["elapsed_ms"] == complete["elapsed_ms"]
     lines = [line for line in server.log_lines() if line.get("run_id") == done["run_id"]]
