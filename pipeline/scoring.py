@@ -30,6 +30,8 @@ LATE, STATED, LISTED = 0.3, 1.4, 1.6
 EARLY_CHARS = 45
 ANSWERED, DEFINES, OPENS = 0.3, 0.5, 0.05
 """For a place below the very question, for saying what the thing asked for is, for being the first of its section."""
+RESTRICTED = 0.15
+"""For all that the question says of its subject besides its name."""
 OFF_SUBJECT, INEXACT = 0.5, 0.1
 """Lost in a document about something else; where its title says more than the question."""
 EMPTY, UNSPECIFIC, DANGLING, UNASKED, NEGATED = 0.2, 0.25, 0.2, 0.3, 0.2
@@ -85,6 +87,7 @@ def judge(part: Part, general: Scores, found: Sequence[Sentence], passages: Sequ
         GIVEN * has
         + (SECTION + FIRST * (s.opens and bool(part.kinds))) * kin
         + _form(part, titles, s, has)
+        + RESTRICTED * titles.restriction(s)
         - titles.loss(s)
         for s, has, kin in zip(found, given, kinship, strict=True)
     ]
@@ -101,11 +104,16 @@ class _Titles:
         self.exact = [share(title, part.words) for title in titles]
         self.named: frozenset[str] = max((part.subject & title for title in titles), key=len, default=frozenset())
         """The question's words in the title that has most of them."""
+        self._further = part.subject - self.named
         most = len(self.named)
         self._about = [len(part.subject & t) == most or (bool(t) and t <= part.words) for t in titles]
         about = [title for title, is_about in zip(titles, self._about, strict=True) if is_about]
         self.common = part.words.intersection(*about) if self.named else frozenset()
         """The question's words in the titles of all documents about it."""
+
+    def restriction(self, s: Sentence) -> float:
+        """Return the share of the subject's words beyond the title ("in children") that a sentence about it has."""
+        return share(self._further, s.words) if self.named and self._about[s.passage] else 0.0
 
     def loss(self, s: Sentence) -> float:
         """Return what a sentence loses by its document; half of it if it names the subject itself."""

@@ -115,11 +115,16 @@ async def test_the_same_time_is_in_the_event_the_log_and_the_stored_run():
 async def test_the_time_in_line_for_a_thread_is_told_apart_from_the_work():
     threads, free = Threads(1), threading.Event()
     held = asyncio.create_task(threads.run(free.wait, 10))
-    await asyncio.sleep(0)
-    asyncio.get_running_loop().call_later(0.05, free.set)
-    steps = (Start(), lambda: threads.run(time.sleep, 0.02), Complete())
+
+    async def work():
+        asyncio.get_running_loop().call_later(0.05, free.set)
+        await threads.run(time.sleep, 0.02)
+
     try:
-        events = await ran(("work", stage_of(*steps)), ("idle", stage_of(*(event() for event in stage_events("idle")))))
+        events = await ran(
+            ("work", stage_of(Start(), work, Complete())),
+            ("idle", stage_of(*(event() for event in stage_events("idle")))),
+        )
         await held
     finally:
         threads.close()
