@@ -61,9 +61,7 @@ def serve(settings: Settings, host: str, port: int) -> None:
     """
     _check_keys(settings, host)
     try:
-        __import__("uvloop").run(_serve(settings, host, port)) if os.environ.get("UVL") else asyncio.run(
-            _serve(settings, host, port)
-        )
+        asyncio.run(_serve(settings, host, port))
     except KeyboardInterrupt:
         if still_at_work():  # in a plugin, say: everything of ours is closed
             logging.shutdown()
