@@ -112,6 +112,8 @@ class LiteLLM:
         """
         try:
             await self._threads.run(self._resolve)
+            if self._direct is None:
+                await self._threads.run(_rehearse, self._litellm, self._arguments)
         except Exception as problem:
             raise ConfigurationError(
                 f"the LLM {self.model!r} (STAGECAST_LLM_MODEL) cannot be used: {type(problem).__name__}; a name is a "
@@ -121,7 +123,7 @@ class LiteLLM:
     async def stream(self, prompt: Prompt) -> AsyncGenerator[str | list[str] | Finish]:
         """Yield the model's text as it comes; the upstream connection is closed when the reader leaves."""
         if self._litellm is None:
-            await self.warm()
+            await self._threads.run(self._resolve)
         async with aclosing(self._direct.stream(prompt) if self._direct else self._by_sdk(prompt)) as pieces:
             async for piece in pieces:
                 yield piece
@@ -136,8 +138,6 @@ class LiteLLM:
         self._direct = direct(litellm, self._arguments) if self._reads_directly else None
         if self._direct:
             self._direct.load_certificates()
-        else:
-            _rehearse(litellm, self._arguments)
         self._litellm = litellm
 
     def _by_sdk(self, prompt: Prompt) -> AsyncGenerator[str | list[str] | Finish]:
