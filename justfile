@@ -67,6 +67,6 @@ migrate:
 revision message: migrate
     uv run --locked alembic revision --autogenerate -m "{{ message }}"
 
-# Measure: `streams` against other servers, `search` by size, `ingestion FILE`, `tokens`, `page`; quality: `stagecast eval`
-bench name="streams" *arguments:
-    uv run --group bench --locked python -m tests.bench.{{ name }} {{ arguments }}
+# Measure streams against other servers and search by size, for the README; or one: `streams`, `search`, `ingestion FILE`, `tokens`, `page`
+bench name="" *arguments:
+    uv run --group bench --locked python -m tests.bench{{ if name == "" { "" } else { "." + name } }} {{ arguments }}

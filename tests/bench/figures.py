@@ -1,11 +1,11 @@
 """Writes measured figures into the README: what a benchmark's JSON says, as Markdown, between two markers.
 
-    just bench figures [RESULT.json] [README.md]
+    just bench figures
 
-The markers are lines of their own, ``<!-- figures:streams -->`` and ``<!-- /figures -->``; what is between is replaced.
+writes those that are kept in ``results``. The markers are lines of their own, ``<!-- figures:streams -->`` and
+``<!-- /figures -->``, likewise for ``search``; what is between is replaced.
 """
 
-import argparse
 import json
 import re
 from pathlib import Path
@@ -13,7 +13,8 @@ from pathlib import Path
 from tests.bench.contenders import CONTENDERS, ROOT
 from tests.bench.experiments import UNPACED_BASE
 
-RESULT = Path(__file__).with_name("results") / "streams.json"
+FOLDER = Path(__file__).with_name("results")
+SEARCHES = {"search_ms": "all documents", "owner_ms": "one owner's and everybody's", "filtered_ms": "filtered, 5 % pass"}
 
 
 class NoMarkers(ValueError):
@@ -139,6 +140,22 @@ def idle_servers(idle):
     return table(heads, [[names[kind], *(number(figures[key]) for key in keys)] for kind, figures in idle.items()])
 
 
+def search_markdown(result):
+    """Return the table of searches by the size of the collection."""
+    heads = ["chunks", *(f"{what}: p50, p99, ms" for what in SEARCHES.values())]
+    heads += ["CPU of the server, ms", "nearest 10 found", "nearest 50 found"]
+    rows = [
+        [
+            f"{size['chunks']:,}",
+            *(f"{number(size[kind]['p50'])}, {number(size[kind]['p99'])}" for kind in SEARCHES),
+            number(size["cpu_ms"]),
+            *(f"{100 * size[recall]:g} %" for recall in ("recall@10", "recall@50")),
+        ]
+        for size in result["sizes"]
+    ]
+    return table(heads, rows)
+
+
 def write(markdown_path, name, figures):
     """Replace the figures in a file.
 
@@ -149,11 +166,8 @@ def write(markdown_path, name, figures):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("result", type=Path, nargs="?", default=RESULT)
-    parser.add_argument("readme", type=Path, nargs="?", default=ROOT / "README.md")
-    given = parser.parse_args()
-    write(given.readme, "streams", streams_markdown(json.loads(given.result.read_text())))
+    for name, markdown in {"streams": streams_markdown, "search": search_markdown}.items():
+        write(ROOT / "README.md", name, markdown(json.loads((FOLDER / f"{name}.json").read_text())))
 
 
 if __name__ == "__main__":

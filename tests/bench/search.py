@@ -1,9 +1,10 @@
 """Measures a search, and what its vector index misses, in collections of growing size.
 
-    just bench search [--sizes 5000 25000 100000] [--queries 200] [--json tests/bench/results/search.json]
+    just bench search [--sizes 5000 25000 100000] [--queries 200] [--result FILE] [--readme FILE] [--plots FOLDER]
 
 Fills an embedded PostgreSQL of its own with generated documents and asks the retriever in force, with the vector of
-each question ready: embedding takes the same time whatever the size. Prints, and writes as JSON, for each size:
+each question ready: embedding takes the same time whatever the size. The result is a JSON file, of which a table and a
+plot are made; for each size:
 
 * ``search_ms``: of a whole search of the documents that are everybody's; ``owner_ms``: of these and the owner's own,
   2 % of all; ``filtered_ms``: with a filter on metadata that 5 % of the documents pass;
@@ -39,6 +40,7 @@ from pipeline.chunking import Chunk
 from pipeline.host import Host, Options
 from pipeline.ports import Scope
 from pipeline.threads import Threads
+from tests.bench import figures
 
 DIMENSION = 384
 VOCABULARY = 60_000
@@ -52,7 +54,7 @@ BATCH = 100
 OWNED, RARE = 50, 20
 """One document in so many has an owner, or passes the filter."""
 WARM = 20
-RESULTS = Path(__file__).parent / "results" / "search.json"
+RESULT = figures.FOLDER / "search.json"
 
 
 class Questions:
@@ -200,7 +202,7 @@ async def measure(url, folder, chunks, queries):
     owner, _ = await times(retriever, questions, Scope(owner="somebody"))
     filtered, _ = await times(retriever, questions, Scope(filters={"kind": "rare"}))
     vectors = list(embedder.vectors.values())
-    figures = {
+    measured = {
         "chunks": chunks,
         "queries": len(questions),
         "search_ms": quantiles(everything),
@@ -213,7 +215,7 @@ async def measure(url, folder, chunks, queries):
     }
     await engine.dispose()
     threads.close()
-    return figures
+    return measured
 
 
 async def run(sizes, queries, folder):
@@ -223,20 +225,39 @@ async def run(sizes, queries, folder):
             yield await measure(url, folder, chunks, queries)
 
 
-async def main():
+def draw(result, folder):
+    """Write the plot of a result."""
+    from tests.bench import plots  # matplotlib is in the group `bench`, and the tests go without
+
+    folder.mkdir(parents=True, exist_ok=True)
+    series = {
+        f"{figures.SEARCHES[kind]}, {quantile}": [(size["chunks"], size[kind][quantile]) for size in result["sizes"]]
+        for kind in figures.SEARCHES
+        for quantile in ("p50", "p99")
+    }
+    plots.lines(folder / "search.svg", "Search without embedding", "chunks", "ms", series, log_x=True)
+
+
+async def main(arguments=None):
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--sizes", type=int, nargs="+", default=[5_000, 25_000, 100_000])
     parser.add_argument("--queries", type=int, default=200)
-    parser.add_argument("--json", type=Path, default=RESULTS)
-    arguments = parser.parse_args()
+    parser.add_argument("--result", type=Path, default=RESULT)
+    parser.add_argument("--readme", type=Path, help="a file whose figures are replaced")
+    parser.add_argument("--plots", type=Path, metavar="FOLDER", default=figures.FOLDER)
+    given = parser.parse_args(arguments)
     machine = {"cpu": platform.processor() or platform.machine(), "cores": os.cpu_count(), "load": os.getloadavg()[1]}
     sizes = []
     with tempfile.TemporaryDirectory() as folder:
-        async for figures in run(arguments.sizes, arguments.queries, Path(folder)):
-            print(json.dumps(figures), flush=True)
-            sizes.append(figures)
-    arguments.json.parent.mkdir(parents=True, exist_ok=True)
-    arguments.json.write_text(json.dumps({"machine": machine, "sizes": sizes}, indent=2) + "\n")
+        async for measured in run(given.sizes, given.queries, Path(folder)):
+            print(json.dumps(measured), flush=True)
+            sizes.append(measured)
+    result = {"machine": machine, "sizes": sizes}
+    given.result.parent.mkdir(parents=True, exist_ok=True)
+    given.result.write_text(json.dumps(result, indent=2) + "\n")
+    draw(result, given.plots)
+    if given.readme:
+        figures.write(given.readme, "search", figures.search_markdown(result))
 
 
 if __name__ == "__main__":

@@ -107,18 +107,18 @@ def draw(result, folder):
             plots.lines(path, title, "streams", f"{what}, ms", series, limit=limit, ours=OURS)
 
 
-def main():
+def main(arguments=None):
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--only", type=lambda names: names.split(","), default=list(CONTENDERS), metavar="NAMES")
     parser.add_argument("--result", type=Path, help="default: tests/bench/results/streams.json, if not quick")
     parser.add_argument("--readme", type=Path, help="a file whose figures are replaced")
     parser.add_argument("--plots", type=Path, metavar="FOLDER", help="default: tests/bench/results, if not quick")
-    given = parser.parse_args()
+    given = parser.parse_args(arguments)
     if unknown := set(given.only) - set(CONTENDERS):
         parser.error(f"no server named {', '.join(sorted(unknown))}; there are: {', '.join(CONTENDERS)}")
-    result_path = given.result or (None if given.quick else figures.RESULT)
-    plots_folder = given.plots or (None if given.quick else figures.RESULT.parent)
+    result_path = given.result or (None if given.quick else figures.FOLDER / "streams.json")
+    plots_folder = given.plots or (None if given.quick else figures.FOLDER)
 
     def keep(result):
         if result_path:
