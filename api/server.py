@@ -12,6 +12,7 @@ from types import FrameType
 
 import uvicorn
 from litestar.types import ASGIApp
+from uvicorn.loops.auto import auto_loop_factory
 
 from api import logs
 from api import settings as settings_module
@@ -29,6 +30,10 @@ GONE_MS = 30_000
 """How long a client's machine may leave what was sent to it unanswered."""
 GOODBYE_S = 5
 """How long open responses may take to end after a signal."""
+
+
+ACCEPTED_AT_ONCE = 16
+"""uvloop takes one connection a turn from each listening socket: with one, new streams would wait behind live ones."""
 
 
 class NotLoopback(ConfigurationError):
@@ -61,7 +66,8 @@ def serve(settings: Settings, host: str, port: int) -> None:
     """
     _check_keys(settings, host)
     try:
-        asyncio.run(_serve(settings, host, port))
+        with asyncio.Runner(loop_factory=auto_loop_factory()) as runner:
+            runner.run(_serve(settings, host, port))
     except KeyboardInterrupt:
         if still_at_work():  # in a plugin, say: everything of ours is closed
             logging.shutdown()
@@ -77,7 +83,7 @@ def serve_reloading(settings: Settings, host: str, port: int) -> None:
     packages = [str(here / name) for name in ("api", "pipeline", "plugins")]
     uvicorn.run(
         "api.server:from_environment", factory=True, host=host, port=port, reload=True, reload_dirs=packages,
-        log_level=settings.log_level.lower(), timeout_graceful_shutdown=GOODBYE_S, loop="asyncio",
+        log_level=settings.log_level.lower(), timeout_graceful_shutdown=GOODBYE_S,
     )  # fmt: skip
 
 
@@ -103,7 +109,7 @@ async def _serve(settings: Settings, host: str, port: int) -> None:
     server = Server(configuration(create_app(boot), host, port))
     server.boot = boot
     with listening:
-        await server.serve(sockets=[listening])
+        await server.serve(sockets=[listening, *(listening.dup() for _ in range(ACCEPTED_AT_ONCE - 1))])
     if failures:
         raise failures[0]
 
@@ -134,7 +140,6 @@ def configuration(app: ASGIApp, host: str, port: int) -> uvicorn.Config:
         host=host,
         port=port,
         http="httptools",
-        loop="asyncio",
         lifespan="on",
         log_config=None,
         access_log=False,

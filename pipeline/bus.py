@@ -18,9 +18,10 @@ PROMPT_TOKENS = 4
 class RunLog:
     """The frames of one run, and the readers that wait for the next."""
 
-    __slots__ = ("closed", "frames", "tokens", "waiting")
+    __slots__ = ("_loop", "closed", "frames", "tokens", "waiting")
 
-    def __init__(self) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
         self.frames: list[bytes] = []
         self.tokens = 0
         self.closed = False
@@ -34,15 +35,16 @@ class RunLog:
                 if not reader.done():
                     reader.set_result(None)
 
-    async def news(self) -> None:
-        """Return at the next :meth:`wake`."""
-        reader: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+    def news(self) -> asyncio.Future[None]:
+        """Return what the next :meth:`wake` ends."""
+        reader: asyncio.Future[None] = self._loop.create_future()
         self.waiting.append(reader)
-        try:
-            await reader
-        finally:
-            if reader.cancelled() and reader in self.waiting:
-                self.waiting.remove(reader)
+        return reader
+
+    def leave(self, reader: asyncio.Future[None]) -> None:
+        """Forget a reader that has left."""
+        if reader in self.waiting:
+            self.waiting.remove(reader)
 
 
 class MemoryBus:
@@ -62,7 +64,7 @@ class MemoryBus:
 
     def open(self, run_id: str) -> None:
         """Begin the log of a run."""
-        self._logs[run_id] = RunLog()
+        self._logs[run_id] = RunLog(asyncio.get_running_loop())
 
     def publish(self, run_id: str, event: Event) -> int:
         """Number, stamp, encode and append the event, or each of several tokens, then wake the readers."""
@@ -73,10 +75,11 @@ class MemoryBus:
         if type(event) is Tokens:
             made = token_frames(number, event.content, self._clock.now())
             log.tokens += len(made)
+            later = self._flush_s and log.tokens > PROMPT_TOKENS
         else:
-            made = [frame(number, event, self._clock.now())]
+            made, later = [frame(number, event, self._clock.now())], False
         log.frames += made
-        if self._flush_s and type(event) is Tokens and log.tokens > PROMPT_TOKENS:
+        if later:
             self._wake_later(log)
         else:
             log.wake()
@@ -126,7 +129,12 @@ class MemoryBus:
             elif log.closed:
                 return
             else:
-                await log.news()
+                news = log.news()
+                try:
+                    await news
+                except asyncio.CancelledError:
+                    log.leave(news)
+                    raise
 
     def _log(self, run_id: str) -> RunLog:
         try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Mapping
 from enum import StrEnum
 from typing import Any, TypeVar
@@ -39,17 +40,17 @@ class Stop(StrEnum):
 
 
 def since_ms(start: float, end: float) -> float:
-    """Return the time between two readings of a loop's clock in ms, as it stands in every event and log line."""
+    """Return the time between two readings of the monotonic clock in ms, as it stands in every event and log line."""
     return round((end - start) * 1000, 2)
 
 
 class LiveRun:
-    """A run under way. Times are taken from the loop's monotonic clock, once, and used everywhere."""
+    """A run under way. Times are taken from the monotonic clock, once, and used everywhere; a loop's may be coarser."""
 
     def __init__(self, run: Run, limits: Limits, loop: asyncio.AbstractEventLoop) -> None:
         self.run = run
         self.loop = loop
-        self.begun = self.last_event = self.stage_begun = loop.time()
+        self.begun = self.last_event = self.stage_begun = time.monotonic()
         self.stage = "run"
         self.timings: dict[str, StageTime] = {}
         self.pieces: list[str] = []
@@ -77,7 +78,7 @@ class LiveRun:
     @property
     def elapsed_ms(self) -> float:
         """Time since the question was accepted."""
-        return since_ms(self.begun, self.loop.time())
+        return since_ms(self.begun, time.monotonic())
 
     @property
     def first_token_ms(self) -> float | None:
@@ -97,27 +98,20 @@ class LiveRun:
     def begin_stage(self, name: str) -> None:
         """Take the time at which a stage begins; to be called in the task that runs it."""
         self._asked = None
-        self.stage, self.stage_begun, self._seen, self.silent = name, self.loop.time(), [], True
+        self.stage, self.stage_begun, self._seen, self.silent = name, time.monotonic(), [], True
         self._queue = queueing.begin()
         self._check()
-
-    def take_tokens(self, tokens: list[str]) -> None:
-        """Keep pieces of the answer."""
-        if self.first_token is None:
-            self.first_token = self.loop.time()
-        self._asked = None
-        self.pieces += tokens
 
     def stamp(self, event: E) -> E:
         """Return a stage's event with the times and counts that only the runner knows."""
         kind = type_of(event)
         self._seen.append(kind)
         if isinstance(event, GenerationStart):
-            self._asked = self.loop.time()
+            self._asked = time.monotonic()
             self._check()
         if kind != f"{self.stage}_complete":
             return event
-        elapsed_ms = since_ms(self.stage_begun, self.loop.time())
+        elapsed_ms = since_ms(self.stage_begun, time.monotonic())
         self.timings[self.stage] = StageTime(elapsed_ms)
         measured: dict[str, object] = {"elapsed_ms": elapsed_ms}
         if hasattr(event.content, "queued_ms"):  # type: ignore[attr-defined]  # every event has a content
@@ -133,12 +127,19 @@ class LiveRun:
         owed = (f"{self.stage}_start", f"{self.stage}_complete")
         return next((kind for kind in owed if kind not in self._seen), None)
 
-    def touch(self, events: int, sent_bytes: int) -> None:
-        """Note that events were sent: the idle limit begins anew."""
+    def touch(self, sent_bytes: int, tokens: list[str] | None) -> None:
+        """Note that an event was sent, or pieces of the answer: the idle limit begins anew."""
         self.silent = False
-        self.last_event = self.loop.time()
-        self.events += events
+        self.last_event = time.monotonic()
         self.sent_bytes += sent_bytes
+        if tokens is None:
+            self.events += 1
+            return
+        if self.first_token is None:
+            self.first_token = self.last_event
+        self._asked = None
+        self.events += len(tokens)
+        self.pieces += tokens
 
     def close(self) -> None:
         """Take no more events and watch no more limits."""
@@ -158,7 +159,7 @@ class LiveRun:
         """One timer for all limits, pushed forward when it fires: nothing is armed per token."""
         self._timer.cancel()
         due, why = self._due()
-        if self.loop.time() >= due:
+        if time.monotonic() >= due:
             self.request_stop(why)
         else:
             self._timer = self.loop.call_at(due, self._check)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Sequence
 from contextlib import aclosing, suppress
 from itertools import chain, repeat
@@ -12,10 +13,9 @@ import structlog
 
 from pipeline.ending import UNFINISHED, UNSTORED, Outcome, failure_of, last_event, log_run, outcome_of
 from pipeline.errors import ContractBroken, RunGone, UnknownRun
-from pipeline.events import TERMINAL, Error, Event, RunStart, RunStarted, tokens_of, type_of
+from pipeline.events import TERMINAL, Error, Event, RunStart, RunStarted, Token, Tokens, type_of
 from pipeline.live import Limits, LiveRun, Stop
 from pipeline.ports import EventBus, Run, Stage
-from pipeline.wire import MAX_FRAME_BYTES
 
 log = structlog.get_logger()
 
@@ -198,21 +198,16 @@ class Runner:
 
     def _send(self, live: LiveRun, event: Event) -> None:
         live.check_stopped()
-        tokens = tokens_of(event)
-        if tokens is not None:
-            _check_tokens(live.stage, tokens)
-        elif not isinstance(event, Event) or isinstance(event, (*TERMINAL, RunStart)):
-            raise ContractBroken(f"stage {live.stage!r} yielded {type(event).__name__}, which is not a stage's event")
-        else:
-            event = live.stamp(event)
-            log.debug("event", run_id=live.run.id, type=type_of(event))
+        if type(event) is Token:
+            event = Tokens([event.content])
+        tokens = event.content if type(event) is Tokens else None
+        if tokens is None:
+            event = _stamped(live, event)
         try:
             sent_bytes = self._bus.publish(live.run.id, event)
         except ValueError as refused:
             raise ContractBroken(f"stage {live.stage!r} yielded {refused}") from refused
-        if tokens is not None:
-            live.take_tokens(tokens)
-        live.touch(1 if tokens is None else len(tokens), sent_bytes)
+        live.touch(sent_bytes, tokens)
         if live.sent_bytes > MAX_RUN_BYTES:
             raise ContractBroken(f"stage {live.stage!r} went on after {MAX_RUN_BYTES:,} bytes of events")
 
@@ -270,7 +265,7 @@ class Runner:
         """Store the run, again and again if need be; what is told already can wait for a database that is down."""
         frames = await self._bus.frames(live.run.id)
         frames = frames if frames[-1] == last else [*frames, last]
-        give_up = live.loop.time() + patience_s
+        give_up = time.monotonic() + patience_s
         for wait_s in chain(STORE_WAITS_S, repeat(STORE_WAITS_S[-1])):
             await asyncio.sleep(wait_s)
             try:
@@ -279,7 +274,7 @@ class Runner:
                 return False
             except Exception as problem:  # whatever the store's trouble is, the run must end
                 log.warning("run.store_failed", run_id=live.run.id, error=type(problem).__name__)
-                if live.loop.time() > give_up:
+                if time.monotonic() > give_up:
                     log.exception("run.unstored", run_id=live.run.id, patience_s=patience_s)
                     return False
             else:
@@ -287,13 +282,8 @@ class Runner:
         raise AssertionError("the waits have no end")
 
 
-def _check_tokens(stage: str, tokens: list[str]) -> None:
-    try:
-        text = "".join(tokens) if isinstance(tokens, list) and tokens else "\0"
-    except TypeError:
-        text = "\0"
-    if "\0" in text:
-        raise ContractBroken(f"stage {stage!r} yielded a token that is no text")
-    if len(text) > MAX_FRAME_BYTES and (longest := max(map(len, tokens))) > MAX_FRAME_BYTES:
-        # Said before it is encoded, which takes a copy.
-        raise ContractBroken(f"stage {stage!r} yielded a token of {longest:,} characters")
+def _stamped(live: LiveRun, event: Event) -> Event:
+    if not isinstance(event, Event) or isinstance(event, (*TERMINAL, RunStart)):
+        raise ContractBroken(f"stage {live.stage!r} yielded {type(event).__name__}, which is not a stage's event")
+    log.debug("event", run_id=live.run.id, type=type_of(event))
+    return live.stamp(event)

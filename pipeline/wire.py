@@ -19,6 +19,9 @@ RETRY = b"retry: 1000\n"
 """Tells a browser, in ms, when to come back to a server that restarts."""
 
 _encode = msgspec.json.Encoder().encode
+_LONGEST_ESCAPE = 6
+"""Bytes of a character."""
+_TOKEN = b'id: %d\ndata: {"type":"token","content":%b,"timestamp":"%b"}\n\n'
 _LINE_SEPARATOR = re.compile(rb"\xe2\x80[\xa8\xa9]|\xc2\x85")
 """U+2028, U+2029, U+0085: no ends of lines to SSE, but to clients that split with ``str.splitlines``, as httpx does."""
 
@@ -42,16 +45,29 @@ def token_frames(first: int, tokens: Sequence[str], timestamp: bytes) -> list[by
     """Return the frames of several tokens with numbers from ``first`` on: the same bytes as :func:`frame`, for less.
 
     Raises:
-        ValueError: A frame exceeds ``MAX_FRAME_BYTES``, or a text holds a lone surrogate.
+        ValueError: There are none, one is no text or holds NUL or a lone surrogate, or a frame exceeds
+            ``MAX_FRAME_BYTES``.
     """
-    bodies = [_encode(token) for token in tokens]
-    whole = b"".join(bodies)
-    if not whole.isascii():
+    text = _joined(tokens)
+    bodies = list(map(_encode, tokens))
+    if not text.isascii():
         bodies = [_LINE_SEPARATOR.sub(_escaped, body) for body in bodies]
-    if len(whole) > MAX_FRAME_BYTES // 2 and (longest := max(map(len, bodies))) > MAX_FRAME_BYTES:
+    if len(text) > MAX_FRAME_BYTES // _LONGEST_ESCAPE and (longest := max(map(len, bodies))) > MAX_FRAME_BYTES:
         raise ValueError(f"a token event of {longest:,} bytes; at most {MAX_FRAME_BYTES:,} are sent")
-    end = b',"timestamp":"%b"}\n\n' % timestamp
-    return [b'id: %d\ndata: {"type":"token","content":%b%b' % (n, body, end) for n, body in enumerate(bodies, first)]
+    return [_TOKEN % (number, body, timestamp) for number, body in enumerate(bodies, first)]
+
+
+def _joined(tokens: Sequence[str]) -> str:
+    try:
+        text = "".join(tokens) if isinstance(tokens, list) and tokens else "\0"
+    except TypeError:
+        text = "\0"
+    if "\0" in text:
+        raise ValueError("a token that is no text")
+    if len(text) > MAX_FRAME_BYTES and (longest := max(map(len, tokens))) > MAX_FRAME_BYTES:
+        # Said before it is encoded, which takes a copy.
+        raise ValueError(f"a token of {longest:,} characters")
+    return text
 
 
 def _escaped(separator: re.Match[bytes]) -> bytes:

@@ -6,7 +6,7 @@ import asyncio
 import json
 import ssl
 from collections.abc import AsyncGenerator, Mapping
-from contextlib import aclosing, suppress
+from contextlib import suppress
 from typing import Any
 
 import httpx
@@ -92,21 +92,21 @@ class ChunkReader:
 
     def feed(self, received: bytes) -> list[str]:
         """Return the pieces of text that are whole now, those before a broken event included."""
-        pieces: list[str] = []
-        try:
-            pieces.extend(filter(None, map(self._read, self._events(received))))
-        except GenerationFailed as failure:
-            self.broken = failure
-        return pieces
-
-    def _events(self, received: bytes) -> list[bytes]:
         *lines, rest = received.split(b"\n")
         if lines and self._line:
             lines[0] = b"".join((*self._line, lines[0]))
             self._line, self._line_bytes = [], 0
-        if rest:
-            self._keep(rest)
-        return [line[5:] for line in lines if line.startswith(b"data:")]
+        pieces: list[str] = []
+        try:
+            for line in lines:
+                piece = self._read(line[5:]) if line.startswith(b"data:") else ""
+                if piece:
+                    pieces.append(piece)
+            if rest:
+                self._keep(rest)
+        except GenerationFailed as failure:
+            self.broken = failure
+        return pieces
 
     def _keep(self, rest: bytes) -> None:
         self._line.append(rest)
@@ -167,7 +167,7 @@ class ChatCompletions:
         """Close all connections."""
         self._server.close()
 
-    async def stream(self, prompt: Prompt) -> AsyncGenerator[list[str] | Finish]:
+    def stream(self, prompt: Prompt) -> AsyncGenerator[list[str] | Finish]:
         """Yield the model's text as it comes; the connection is closed when the reader leaves.
 
         Raises:
@@ -176,9 +176,7 @@ class ChatCompletions:
             UpstreamTruncated: The stream ended without a reason.
         """
         body = _encode({**self.body, "messages": prompt.messages})
-        async with aclosing(until_answered(lambda: self._attempt(body))) as pieces:
-            async for piece in pieces:
-                yield piece
+        return until_answered(lambda: self._attempt(body))
 
     async def _attempt(self, body: bytes) -> AsyncGenerator[list[str] | Finish]:
         reader, begun = ChunkReader(), False

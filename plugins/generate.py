@@ -40,19 +40,10 @@ class Generate:
         run.sources = [passage.source(n) for n, passage in enumerate(passages, 1)]
         yield Sources(SourceList(sources=run.sources))
         yield GenerationStart(GenerationStarted(model=self._llm.model))
-        finish = "no_sources"
-        if passages:
-            async with aclosing(self._answer(run, passages)) as pieces:
-                async for piece in pieces:
-                    if isinstance(piece, Finish):
-                        run.finish, finish = piece, piece.reason
-                    else:
-                        yield piece
-        else:
+        if not passages:
             yield Tokens(list(split_words(prompts.REFUSAL)))
-        yield GenerationComplete(GenerationCompleted(finish_reason=finish))
-
-    async def _answer(self, run: Run, passages: list[Passage]) -> AsyncGenerator[Tokens | Finish]:
+            yield GenerationComplete(GenerationCompleted(finish_reason="no_sources"))
+            return
         prompt = prompts.build(run.question, passages, run.history, self._history_tokens, query=run.query)
         answer, finish = AnswerFilter(len(passages)), Finish("stop")
         async with aclosing(self._llm.stream(prompt)) as pieces:
@@ -63,7 +54,8 @@ class Generate:
                     yield Tokens(passed)
         if rest := answer.flush():
             yield Tokens([rest])
-        yield finish
+        run.finish = finish
+        yield GenerationComplete(GenerationCompleted(finish_reason=finish.reason))
 
     def _relevant(self, passages: list[Passage]) -> bool:
         """Judge by the best cosine; a retriever that gives none is trusted."""
@@ -77,12 +69,14 @@ class AnswerFilter:
     def __init__(self, passages: int) -> None:
         self._cleaner = TextCleaner()
         self._citations = CitationFilter(passages)
+        self._is_idle = True
 
     def feed(self, pieces: list[str]) -> list[str]:
         """Return what is certain so far, in tokens of at most ``MAX_TOKEN_CHARS``."""
-        if self._cleaner.is_idle and self._citations.is_idle and _is_plain("".join(pieces)):
+        if self._is_idle and _is_plain("".join(pieces)):
             return pieces if all(pieces) else [piece for piece in pieces if piece]
-        texts = (self._citations.feed(self._cleaner.feed(piece)) for piece in pieces)
+        texts = [self._citations.feed(self._cleaner.feed(piece)) for piece in pieces]
+        self._is_idle = self._cleaner.is_idle and self._citations.is_idle
         return [part for text in texts for part in split_long(text)]
 
     def flush(self) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable
 from contextlib import aclosing
 from typing import Any
@@ -10,8 +11,9 @@ from typing import Any
 import structlog
 from litestar.response import ServerSentEvent
 from litestar.response.streaming import ASGIStreamingResponse
-from litestar.types import Receive, Send
+from litestar.types import Receive, Scope, Send
 
+from api.http.guard import direct_send
 from api.replay import Readable
 from pipeline.ports import BATCH
 
@@ -63,8 +65,14 @@ class _EventStreamASGI(ASGIStreamingResponse):
         super().__init__(**kwargs)
         self._reader = reader
 
-    async def send_body(self, send: Send, receive: Receive) -> None:
-        await self._reader.write_all(send, receive)
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send the response; its body past what only looks at the beginning, for each token would go through it."""
+        if self.is_head_response:
+            await super().__call__(scope, receive, send)
+            return
+        await self.start_response(send)
+        await self._reader.write_all(direct_send(scope), receive)
+        await self.after_response()
 
 
 class Reader:
@@ -98,7 +106,7 @@ class Reader:
     async def write_all(self, send: Send, receive: Receive) -> None:
         """Write until the run's end, until the reader leaves, or until it has taken nothing for too long."""
         self._joined(self._run_id)
-        self._last_write = asyncio.get_running_loop().time()
+        self._last_write = time.monotonic()
         write = asyncio.ensure_future(self._write(send))
         watch = {asyncio.ensure_future(task) for task in (gone(receive), self._beat(send), self._given_up())}
         try:
@@ -120,18 +128,15 @@ class Reader:
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 
     async def _put(self, send: Send, body: bytes) -> None:
-        loop = asyncio.get_running_loop()
-        self._writing_since = loop.time()
+        self._last_write = self._writing_since = time.monotonic()
         await send({"type": "http.response.body", "body": body, "more_body": True})
         self._writing_since = None
-        self._last_write = loop.time()
 
     async def _beat(self, send: Send) -> None:
         """Send a comment whenever nothing else was sent for a while."""
-        loop = asyncio.get_running_loop()
         wait_s = min(FIRST_BEAT_S, self._heartbeat_s)
         while True:
-            left_s = self._last_write + wait_s - loop.time()
+            left_s = self._last_write + wait_s - time.monotonic()
             if left_s > 0:
                 await asyncio.sleep(left_s)
             elif self._writing_since is not None:
@@ -145,9 +150,8 @@ class Reader:
 
         Looks now and then, so that no timer is armed per write.
         """
-        loop = asyncio.get_running_loop()
         since = None
-        while self._permitted() and (since is None or loop.time() - since < WRITE_DEADLINE_S):
+        while self._permitted() and (since is None or time.monotonic() - since < WRITE_DEADLINE_S):
             await asyncio.sleep(WRITE_DEADLINE_S / 10)
             since = self._writing_since
 

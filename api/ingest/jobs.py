@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 import uuid
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing, asynccontextmanager
@@ -103,13 +104,13 @@ class _Live:
         self.spool = spool
         self.task: asyncio.Task[None] | None = None
         self._loop = asyncio.get_running_loop()
-        self._begun = self._loop.time()
+        self._begun = time.monotonic()
         self._told_at = 0.0
         self._told_done = self._told_failures = 0
 
     @property
     def elapsed_ms(self) -> float:
-        return since_ms(self._begun, self._loop.time())
+        return since_ms(self._begun, time.monotonic())
 
     def snapshot(self) -> Job:
         elapsed_ms = self.job.elapsed_ms if self.job.ended else self.elapsed_ms
@@ -117,7 +118,7 @@ class _Live:
 
     def progress(self, *, at_once: bool) -> Event | None:
         """Return what is to be told now; None when nothing is new, or something was told just now."""
-        job, now = self.job, self._loop.time()
+        job, now = self.job, time.monotonic()
         if job.done == self._told_done or not (at_once or now - self._told_at >= PROGRESS_S):
             return None
         new = job.failures[self._told_failures :]

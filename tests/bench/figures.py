@@ -14,7 +14,11 @@ from tests.bench.contenders import CONTENDERS, ROOT
 from tests.bench.experiments import UNPACED_BASE
 
 FOLDER = Path(__file__).with_name("results")
-SEARCHES = {"search_ms": "all documents", "owner_ms": "one owner's and everybody's", "filtered_ms": "filtered, 5 % pass"}
+SEARCHES = {
+    "search_ms": "all documents",
+    "owner_ms": "one owner's and everybody's",
+    "filtered_ms": "filtered, 5 % pass",
+}
 
 
 class NoMarkers(ValueError):

@@ -13,8 +13,8 @@ import time
 from urllib.parse import urlsplit
 
 import msgspec
+import uvloop
 
-from tests.bench import loops
 from tests.bench.metering import cpu_ns
 
 TOKEN = re.compile(rb'data: ?\{"type": ?"token", ?"content": ?"@(\d{18})", ?"timestamp": ?"[0-9T:.-]{23}Z"\}\r?\n')
@@ -240,6 +240,6 @@ def run(target, plan):
     gc.collect()
     gc.disable()
     try:
-        return loops.run(Load(target, plan).run())
+        return uvloop.run(Load(target, plan).run())
     finally:
         gc.enable()

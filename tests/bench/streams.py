@@ -20,7 +20,7 @@ from pathlib import Path
 
 import msgspec
 
-from tests.bench import experiments, figures, idle, ladder, loops, run_cost
+from tests.bench import experiments, figures, idle, ladder, run_cost
 from tests.bench.contenders import CONTENDERS, Rig
 
 OURS = ("stagecast", "stagecast_no_search")
@@ -57,7 +57,7 @@ def machine():
             versions[name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:
             versions[name] = None
-    return {"cores": os.cpu_count(), "python": platform.python_version(), "loop": loops.NAME, "packages": versions}
+    return {"cores": os.cpu_count(), "python": platform.python_version(), "packages": versions}
 
 
 def measure(names, sizes, folder, keep):

@@ -15,7 +15,7 @@ import json
 import re
 import time
 
-from tests.bench import loops
+import uvloop
 
 SCRIPT = re.compile(rb"bench:(\d+)x(\d+)(?:\+(\d+))?")
 LENGTH = re.compile(rb"content-length: *(\d+)", re.IGNORECASE)
@@ -186,4 +186,4 @@ async def serve():
 
 
 if __name__ == "__main__":
-    loops.run(serve())
+    uvloop.run(serve())

@@ -151,8 +151,25 @@ def test_an_event_too_large_for_a_frame_is_refused_by_name():
 def test_tokens_that_are_sent_together_are_the_same_bytes_as_one_by_one():
     tokens = ["a", "", 'b "c"\n', "d\u2028e", "é🙂"]
     assert token_frames(7, tokens, AT) == [frame(n, Token(token), AT) for n, token in enumerate(tokens, 7)]
-    with pytest.raises(ValueError, match="a token event of 70,002 bytes"):
-        token_frames(1, ["x" * 70_000], AT)
+
+
+@pytest.mark.parametrize(
+    ("tokens", "said"),
+    [
+        (["x" * 70_000], "a token of 70,000 characters"),
+        (["a", "\x01" * 20_000], "a token event of 120,002 bytes"),
+        (["a", "\0"], "a token that is no text"),
+        (["a", 5], "a token that is no text"),
+        ([], "a token that is no text"),
+        ("ab", "a token that is no text"),
+    ],
+)
+def test_what_is_no_token_is_refused_by_name(tokens, said):
+    with pytest.raises(ValueError, match=said):
+        token_frames(1, tokens, AT)
+
+
+def test_half_a_surrogate_pair_is_refused():
     with pytest.raises(ValueError, match="surrogates not allowed"):
         token_frames(1, ["\ud800"], AT)
 

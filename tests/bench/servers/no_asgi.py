@@ -8,8 +8,8 @@ import re
 from urllib.parse import urlsplit
 
 import msgspec
+import uvloop
 
-from tests.bench import loops
 from tests.bench.servers.frames import HEADERS, Question, done_frame, token_frame
 from tests.bench.servers.openai_protocol import request_body
 from tests.bench.servers.serving import arguments
@@ -79,4 +79,4 @@ async def serve(upstream, port):
 
 if __name__ == "__main__":
     given = arguments()
-    loops.run(serve(given.upstream, given.port))
+    uvloop.run(serve(given.upstream, given.port))

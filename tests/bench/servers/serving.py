@@ -15,5 +15,5 @@ def arguments(*flags):
 
 
 def serve(app, port):
-    """Serve an ASGI application as fast as uvicorn can: uvloop (where installed), httptools, no access log."""
+    """Serve an ASGI application as fast as uvicorn can: uvloop, httptools, no access log."""
     uvicorn.run(app, port=port, http="httptools", log_level="warning", access_log=False, backlog=4096)
