@@ -47,6 +47,7 @@ CONTENDERS = {
         what="this server with a retriever that always finds the same passage",
         settings={"retriever": "fixed", "stages": "retrieval,generation", "sample": "false"},
     ),
+    "stagecast_flush": Contender(what="this server with `FLUSH_MS=25`", settings={"flush_ms": "25"}),
     "no_asgi": Contender(what="asyncio protocol on uvloop, no ASGI: the floor", module="no_asgi"),
     "asgi_raw": Contender(what="ASGI on uvicorn, own upstream reader, a send a token", module="asgi_raw"),
     "asgi_raw_batched": Contender(

@@ -4,7 +4,7 @@ from tests.bench import load, sampling
 from tests.bench.experiments import PACE_MS
 from tests.bench.load import Plan, Script
 
-RUNGS = (10, 20, 50, 100, 200, 300, 400, 500, 600, 700, 800)
+RUNGS = (20, 50, 100, 200, 300, 400, 500, 600, 800)
 LATE_LIMIT_MS = 100.0
 FIRST_LIMIT_MS = 250.0
 STEADY_S = 4.0

@@ -23,7 +23,7 @@ import msgspec
 from tests.bench import experiments, figures, idle, ladder, run_cost
 from tests.bench.contenders import CONTENDERS, Rig
 
-OURS = ("stagecast", "stagecast_no_search")
+OURS = ("stagecast", "stagecast_no_search", "stagecast_flush")
 PACKAGES = ("uvicorn", "litestar", "fastapi", "sse-starlette", "litellm", "aiohttp", "uvloop")
 
 
@@ -36,7 +36,7 @@ class Sizes(msgspec.Struct, frozen=True, kw_only=True):
     paced_streams: int = 300
     plateau_s: float = 4.0
     rungs: tuple[int, ...] = ladder.RUNGS
-    spreads_s: tuple[float, ...] = (1.0, 0.0)
+    spreads_s: tuple[float, ...] = (10.0, 1.0)
     steady_s: float = ladder.STEADY_S
     runs: int = 100
     starts: int = 3
