@@ -11,8 +11,8 @@ from pathlib import Path
 from types import FrameType
 
 import uvicorn
+import uvloop
 from litestar.types import ASGIApp
-from uvicorn.loops.auto import auto_loop_factory
 
 from api import logs
 from api import settings as settings_module
@@ -66,7 +66,7 @@ def serve(settings: Settings, host: str, port: int) -> None:
     """
     _check_keys(settings, host)
     try:
-        with asyncio.Runner(loop_factory=auto_loop_factory()) as runner:
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(_serve(settings, host, port))
     except KeyboardInterrupt:
         if still_at_work():  # in a plugin, say: everything of ours is closed

@@ -68,7 +68,7 @@ class LiveRun:
         self._limits = limits
         self._seen: list[str] = []
         self.silent = True
-        self._timer = loop.call_at(self._due()[0], self._check)
+        self._timer = loop.call_later(self._due()[0] - self.begun, self._check)
 
     @property
     def answer(self) -> str:
@@ -159,7 +159,8 @@ class LiveRun:
         """One timer for all limits, pushed forward when it fires: nothing is armed per token."""
         self._timer.cancel()
         due, why = self._due()
-        if time.monotonic() >= due:
-            self.request_stop(why)
+        left_s = due - time.monotonic()
+        if left_s > 0:
+            self._timer = self.loop.call_later(left_s, self._check)
         else:
-            self._timer = self.loop.call_at(due, self._check)
+            self.request_stop(why)

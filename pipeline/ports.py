@@ -235,7 +235,8 @@ class EventBus(Protocol):
         """Number, stamp and append an event; return its frame's size in bytes. Never waits.
 
         Raises:
-            ValueError: The event cannot be sent (see :func:`pipeline.wire.frame`); the log stays as it was.
+            ValueError: The event cannot be sent (see :func:`pipeline.wire.frame`), or its tokens are none (see
+                :func:`pipeline.wire.token_frames`); the log stays as it was.
             UnknownRun: The log was never opened, or is closed.
         """
         ...

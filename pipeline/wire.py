@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Sequence
 
 import msgspec
 
@@ -41,7 +40,7 @@ def frame(number: int, event: Event, timestamp: bytes) -> bytes:
     return b'%bid: %d\ndata: %b,"timestamp":"%b"}\n\n' % (retry, number, body[:-1], timestamp)
 
 
-def token_frames(first: int, tokens: Sequence[str], timestamp: bytes) -> list[bytes]:
+def token_frames(first: int, tokens: list[str], timestamp: bytes) -> list[bytes]:
     """Return the frames of several tokens with numbers from ``first`` on: the same bytes as :func:`frame`, for less.
 
     Raises:
@@ -57,7 +56,7 @@ def token_frames(first: int, tokens: Sequence[str], timestamp: bytes) -> list[by
     return [_TOKEN % (number, body, timestamp) for number, body in enumerate(bodies, first)]
 
 
-def _joined(tokens: Sequence[str]) -> str:
+def _joined(tokens: list[str]) -> str:
     try:
         text = "".join(tokens) if isinstance(tokens, list) and tokens else "\0"
     except TypeError:

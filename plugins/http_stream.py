@@ -237,16 +237,11 @@ class HttpStream:
         return None
 
     async def _connect(self) -> Connection:
-        loop = asyncio.get_running_loop()
         tls = (self.tls or ssl.create_default_context()) if self._url.scheme == "https" else None
         async with asyncio.timeout(self._connect_timeout_s):
             if self._proxy is None:
-                reached = await _reached(self._host, self._port)
-                name = self._host if tls else None
-                _, connection = await loop.create_connection(Connection, sock=reached, ssl=tls, server_hostname=name)
-                return connection
-            reached = await _reached(str(self._proxy.hostname), self._proxy.port or 80)
-            _, connection = await loop.create_connection(Connection, sock=reached)
+                return await _connected(self._host, self._port, tls)
+            connection = await _connected(str(self._proxy.hostname), self._proxy.port or 80, None)
             return await self._tunnelled(connection, tls) if tls else connection
 
     async def _tunnelled(self, connection: Connection, tls: ssl.SSLContext) -> Connection:
@@ -285,10 +280,20 @@ class HttpStream:
         return f"proxy-authorization: Basic {base64.b64encode(who.encode()).decode()}\r\n"
 
 
-async def _reached(host: str, port: int) -> socket.socket:
-    """Return a socket to the first of a host's addresses that answers, each having a quarter of a second's start."""
-    addresses = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    return await aiohappyeyeballs.start_connection(addresses, happy_eyeballs_delay=0.25)
+async def _connected(host: str, port: int, tls: ssl.SSLContext | None) -> Connection:
+    """Connect to the first of a host's addresses that answers, each having a quarter of a second's start."""
+    loop = asyncio.get_running_loop()
+    addresses = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    reached = await aiohappyeyeballs.start_connection(addresses, happy_eyeballs_delay=0.25)
+    try:
+        name = host if tls else None
+        _, connection = await loop.create_connection(Connection, sock=reached, ssl=tls, server_hostname=name)
+    except BaseException:
+        if not isinstance(loop, asyncio.BaseEventLoop):
+            # uvloop closes the descriptor behind the socket's back, which would close the next one of that number.
+            reached.detach()
+        raise
+    return connection
 
 
 def proxy_of(url: SplitResult) -> SplitResult | None:

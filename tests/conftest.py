@@ -17,6 +17,7 @@ from pathlib import Path
 import asyncpg
 import httpx
 import pytest
+import uvloop
 
 from api.storage.embedded import EmbeddedPostgres
 from tests.faulty_llm import FaultyLLM
@@ -51,7 +52,13 @@ def times(request):
     return lambda usually, in_a_soak: in_a_soak if request.config.getoption("soak") else usually
 
 
+def pytest_asyncio_loop_factories(item):
+    """Run what is tested within this process on the loop that the server runs on, unless a test asks for asyncio's."""
+    return {"loop": asyncio.new_event_loop if item.get_closest_marker("asyncio_loop") else uvloop.new_event_loop}
+
+
 def pytest_configure(config):
+    config.addinivalue_line("markers", "asyncio_loop: looks into transports, which are closed in uvloop")
     config.addinivalue_line("markers", "as_root: about what only root does; not among the tests of other accounts")
 
 

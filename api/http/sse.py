@@ -59,7 +59,7 @@ class EventStream(ServerSentEvent):
 
 
 class _EventStreamASGI(ASGIStreamingResponse):
-    __slots__ = ("_reader",)
+    __slots__ = ("_reader", "_send")
 
     def __init__(self, *, reader: Reader, **kwargs: Any) -> None:
         super().__init__(**kwargs)
@@ -67,12 +67,11 @@ class _EventStreamASGI(ASGIStreamingResponse):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send the response; its body past what only looks at the beginning, for each token would go through it."""
-        if self.is_head_response:
-            await super().__call__(scope, receive, send)
-            return
-        await self.start_response(send)
-        await self._reader.write_all(direct_send(scope), receive)
-        await self.after_response()
+        self._send = direct_send(scope)
+        await super().__call__(scope, receive, send)
+
+    async def send_body(self, send: Send, receive: Receive) -> None:  # noqa: ARG002  # see above
+        await self._reader.write_all(self._send, receive)
 
 
 class Reader:

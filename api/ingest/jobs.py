@@ -103,7 +103,6 @@ class _Live:
         self.owner = owner
         self.spool = spool
         self.task: asyncio.Task[None] | None = None
-        self._loop = asyncio.get_running_loop()
         self._begun = time.monotonic()
         self._told_at = 0.0
         self._told_done = self._told_failures = 0

@@ -5,7 +5,7 @@
 Takes three quarters of an hour. Needs Linux, and a quiet machine with two cores.
 """
 
-import asyncio
+import uvloop
 
 from tests.bench import search, streams
 from tests.bench.contenders import ROOT
@@ -13,4 +13,4 @@ from tests.bench.contenders import ROOT
 README = ["--readme", str(ROOT / "README.md")]
 
 streams.main(README)
-asyncio.run(search.main(README))
+uvloop.run(search.main(README))

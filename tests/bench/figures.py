@@ -101,7 +101,7 @@ def most(result, key):
 
 
 def begun(spread_s):
-    return "begun at once" if float(spread_s) == 0 else f"begun over {spread_s} s"
+    return f"begun over {spread_s} s"
 
 
 def comparison(result):

@@ -16,7 +16,6 @@ of all-MiniLM-L6-v2 on abstracts; a question has some of a chunk's words and a v
 """
 
 import argparse
-import asyncio
 import json
 import os
 import platform
@@ -26,6 +25,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+import uvloop
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
@@ -261,4 +261,4 @@ async def main(arguments=None):
 
 
 if __name__ == "__main__":
-    asyncio.run(main())
+    uvloop.run(main())

@@ -2,9 +2,13 @@
 
 import asyncio
 import contextlib
+import gc
+import socket
 import ssl
+import struct
 from pathlib import Path
 
+import aiohappyeyeballs
 import pytest
 
 from plugins.http_stream import MAX_HEAD_BYTES, MAX_WAITING_BYTES, BadResponse, Disconnected, HttpStream
@@ -252,6 +256,36 @@ async def test_through_a_proxy_tls_goes_to_the_server_itself(monkeypatch, server
         stream.tls = ours
         assert await whole(stream) == (200, b"abcde")
         assert proxy.asked.startswith(b"CONNECT far.example:443 HTTP/1.1\r\nhost: far.example:443\r\n")
+
+
+async def test_a_server_that_resets_within_the_handshake_costs_no_other_connection(stream_to, monkeypatch):
+    listening = socket.create_server(("127.0.0.1", 0))
+    connect = aiohappyeyeballs.start_connection
+
+    async def connected_and_reset(*args, **kwargs):
+        connected = await connect(*args, **kwargs)
+        accepted, _ = listening.accept()
+        accepted.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        accepted.close()
+        return connected
+
+    monkeypatch.setattr(aiohappyeyeballs, "start_connection", connected_and_reset)
+    stream = stream_to(f"https://127.0.0.1:{listening.getsockname()[1]}/v1/x")
+    failures = []
+    for _ in range(10):
+        with pytest.raises(ConnectionResetError) as failure:
+            await whole(stream)
+        failures.append(failure)  # and with it, in its frames, the socket
+    others = [socket.socketpair() for _ in range(20)]
+    failures.clear()
+    del failure
+    gc.collect()
+    for near, far in others:
+        near.send(b"x")
+        assert far.recv(1) == b"x"
+        near.close()
+        far.close()
+    listening.close()
 
 
 async def test_a_proxy_that_refuses_is_a_server_that_cannot_be_reached(monkeypatch, server_of, stream_to):
