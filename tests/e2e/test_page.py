@@ -93,8 +93,8 @@ def test_a_reload_in_the_middle_of_an_answer_goes_on_with_it(browsing, llm_serve
 
 def test_an_answer_is_stopped_after_a_reload(browsing, llm_server):
     page = opened(browsing, llm_server)
-    ask(page, "llm:slow reload and stop")
-    expect(answer(page)).to_contain_text("w2")
+    ask(page, "llm:brisk reload and stop")
+    expect(answer(page)).to_contain_text("steadies")
     page.reload()
     with page.expect_response("**/cancel") as cancelled:
         page.get_by_role("button", name="Stop").click()
