@@ -59,7 +59,7 @@ def better_of_two(rig, name, plan):
 def measured(rig, name, plan):
     if name == "rig":
         outcome = load.run(rig.upstream.target, plan)
-        rig.upstream.await_silence(name)
+        assert rig.upstream.falls_silent()
         late, first = sampling.quantiles_ms(outcome.late), sampling.quantiles_ms(outcome.first)
         return judged(plan, outcome.whole, late, first)
     sample = sampling.take(rig, name, plan)

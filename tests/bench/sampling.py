@@ -62,7 +62,7 @@ def take(rig, name, plan):
         "rig_cores": round(rig_cores, 2),
         "other_cores": round(busy["others"], 2),
     }
-    upstream.await_silence(name)
+    rig.await_silence(name)
     plateau = outcome.plateau_cpu_ns / 1e3 / outcome.plateau_tokens if outcome.plateau_tokens else None
     return Sample(
         server=name,

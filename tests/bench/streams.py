@@ -36,7 +36,7 @@ class Sizes(msgspec.Struct, frozen=True, kw_only=True):
     paced_streams: int = 300
     plateau_s: float = 4.0
     rungs: tuple[int, ...] = ladder.RUNGS
-    spreads_s: tuple[float, ...] = (10.0, 1.0)
+    spreads_s: tuple[float, ...] = (10.0,)
     steady_s: float = ladder.STEADY_S
     runs: int = 100
     starts: int = 3
