@@ -31,7 +31,7 @@ class HybridRetriever:
     """Finds what has the question's words, and what means the same in others."""
 
     def __init__(self, host: Host) -> None:
-        self._engine = host.service(AsyncEngine)
+        self._engine = host.service(AsyncEngine).execution_options(isolation_level="AUTOCOMMIT")
         self._embedder = host.embedder
         self.parts = {"dense": DenseSearch(self), "lexical": LexicalSearch(self)}
 
@@ -50,14 +50,12 @@ class HybridRetriever:
         query = statement(search, self._embedder.dimension, depth, len(scope.filters))
         filters = [part for key, value in scope.filters.items() for part in (key, msgspec.json.encode(value).decode())]
         async with self._engine.connect() as connection:
-            await connection.execution_options(isolation_level="AUTOCOMMIT")
             return (await connection.exec_driver_sql(query, (*values, *filters))).all()
 
     async def sentence_vectors(self, passages: Sequence[Passage]) -> list[NDArray[np.float32]]:
         """Return for each passage the stored vectors of its sentences, in order; none for a passage that is gone."""
         stored = "select id, sentences from chunk where id = any($1)"
         async with self._engine.connect() as connection:
-            await connection.execution_options(isolation_level="AUTOCOMMIT")
             found = await connection.exec_driver_sql(stored, ([passage.chunk_id for passage in passages],))
             packed = {row.id: row.sentences for row in found}
         width = self._embedder.dimension

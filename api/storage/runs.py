@@ -6,13 +6,12 @@ import asyncio
 import math
 import re
 import zlib
-from collections.abc import Sequence
 from typing import Any
 
 import msgspec
-from sqlalchemy import Row, select, text
+from sqlalchemy import select, text
 from sqlalchemy.exc import IntegrityError
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+from sqlalchemy.ext.asyncio import AsyncEngine
 
 from api.storage import tables
 from api.storage.sessions import title_of
@@ -98,6 +97,8 @@ class PostgresRuns:
 
     def __init__(self, engine: AsyncEngine, worker: int) -> None:
         self._engine = engine
+        self._alone = engine.execution_options(isolation_level="AUTOCOMMIT")
+        """Each statement is a transaction of its own, in one round trip instead of three."""
         self._worker = worker
 
     async def begin(self, run: Run) -> None:
@@ -110,10 +111,11 @@ class PostgresRuns:
         key, digest = run.idempotency or (None, None)
         question = (run.owner, run.session_id, title_of(run.question), run.id, run.message_id, self._worker)
         try:
-            async with self._engine.connect() as connection:
+            async with self._alone.connect() as connection:
                 if not run.wanted:
                     raise NobodyWaits
-                past = await _alone(connection, BEGIN, (*question, key, digest, f"{run.message_id}-q", run.question))
+                values = (*question, key, digest, f"{run.message_id}-q", run.question)
+                past = (await connection.exec_driver_sql(BEGIN, values)).all()
         except IntegrityError as refused:
             raise await self._why_refused(run) from refused
         run.history = [Message(role, content, whole) for role, content, whole in reversed(past)]
@@ -153,8 +155,8 @@ class PostgresRuns:
         told = (run.message_id, clean(outcome.answer), run.owner, run.session_id)
         values = (run.id, self._worker, outcome.status, *storable([*numbers, *counted]), *shown)
         packed = await _packed(frames)
-        async with self._engine.connect() as connection:
-            if not await _alone(connection, FINISH, (*values, packed, *told)):
+        async with self._alone.connect() as connection:
+            if not (await connection.exec_driver_sql(FINISH, (*values, packed, *told))).all():
                 raise RunGone(run.id)
 
     async def events(self, run_id: str) -> list[bytes] | None:
@@ -188,12 +190,6 @@ class PostgresRuns:
             error=msgspec.convert(row["error"], Failure | None),
         )
         return StoredRun(row["id"], row["session_id"], row["message_id"], outcome)
-
-
-async def _alone(connection: AsyncConnection, statement: str, values: tuple[Any, ...]) -> Sequence[Row[Any]]:
-    """Run one statement as a transaction of its own, in one round trip instead of three."""
-    await connection.execution_options(isolation_level="AUTOCOMMIT")
-    return (await connection.exec_driver_sql(statement, values)).all()
 
 
 def _json(value: object) -> str:
