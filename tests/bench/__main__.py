@@ -2,7 +2,7 @@
 
     just bench
 
-Takes three quarters of an hour. Needs Linux, and a quiet machine with two cores.
+Takes an hour. Needs Linux, and a quiet machine with two cores.
 """
 
 import uvloop

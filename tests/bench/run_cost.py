@@ -1,4 +1,7 @@
-"""What a run costs without its tokens: CPU of the server's process, one question at a time, by the parts of a run."""
+"""What a run costs without its tokens: CPU of the server's process, one question at a time, by the parts of a run.
+
+It is the same question each time, whose vector is remembered: embedding is not in the figures, and told beside them.
+"""
 
 import json
 import re
