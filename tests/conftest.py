@@ -53,12 +53,13 @@ def times(request):
 
 
 def pytest_asyncio_loop_factories(item):
-    """Run what is tested within this process on the loop that the server runs on, unless a test asks for asyncio's."""
-    return {"loop": asyncio.new_event_loop if item.get_closest_marker("asyncio_loop") else uvloop.new_event_loop}
+    """Run a test on asyncio's loop, or, where it is marked so, on that of the server as well."""
+    loops = {"asyncio": asyncio.new_event_loop, "uvloop": uvloop.new_event_loop}
+    return loops if item.get_closest_marker("both_loops") else {"asyncio": asyncio.new_event_loop}
 
 
 def pytest_configure(config):
-    config.addinivalue_line("markers", "asyncio_loop: looks into transports, which are closed in uvloop")
+    config.addinivalue_line("markers", "both_loops: runs on asyncio's loop and on uvloop")
     config.addinivalue_line("markers", "as_root: about what only root does; not among the tests of other accounts")
 
 

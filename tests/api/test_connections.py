@@ -50,7 +50,6 @@ async def test_a_connection_that_broke_while_it_was_idle_is_replaced(engine, mon
     assert await pid_of(engine) != pid
 
 
-@pytest.mark.asyncio_loop
 async def test_only_a_connection_that_was_idle_is_tried_out(engine, monkeypatch):
     sent = []
     await pid_of(engine)

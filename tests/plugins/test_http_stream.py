@@ -13,6 +13,7 @@ import pytest
 
 from plugins.http_stream import MAX_HEAD_BYTES, MAX_WAITING_BYTES, BadResponse, Disconnected, HttpStream
 
+pytestmark = pytest.mark.both_loops
 CERTIFICATE = Path(__file__).parent.parent / "faults" / "untrusted.pem"
 CHUNKED = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n3\r\nabc\r\n2\r\nde\r\n0\r\n\r\n"
 MEASURED = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nabcde"

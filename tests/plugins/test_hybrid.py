@@ -126,7 +126,6 @@ async def test_an_empty_collection_and_a_question_without_words_find_nothing_or_
     assert {passage.scores["lexical"] for passage in found} == {0.0}
 
 
-@pytest.mark.asyncio_loop
 async def test_a_search_is_one_round_trip_to_the_database(engine, retriever, monkeypatch):
     sent = []
     await store(engine, TEXTS)
