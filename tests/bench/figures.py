@@ -147,7 +147,7 @@ def idle_servers(idle):
 def search_markdown(result):
     """Return the table of searches by the size of the collection."""
     heads = ["chunks", *(f"{what}: p50, p99, ms" for what in SEARCHES.values())]
-    heads += ["CPU of the server, ms", "nearest 10 found", "nearest 50 found"]
+    heads += ["CPU without PostgreSQL's, ms", "nearest 10 found", "nearest 50 found"]
     rows = [
         [
             f"{size['chunks']:,}",
