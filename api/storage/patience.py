@@ -80,6 +80,10 @@ class LimitedEngine(AsyncEngine):
         """Return a connection that is to be entered with ``async with``."""
         return LimitedConnection(self)
 
+    def execution_options(self, **options: Any) -> LimitedEngine:
+        """Return this engine with options for each of its connections; SQLAlchemy's own would know no limit."""
+        return LimitedEngine(super().execution_options(**options))
+
 
 def is_passing(problem: BaseException) -> bool:
     """Say whether a failure is the database's state and not the statement's: worth a retry, by whoever asked."""

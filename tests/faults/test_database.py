@@ -350,6 +350,16 @@ async def test_cancelled_queries_do_not_go_on_in_the_server(killable):
     assert await cancel_queries(killable.url) < 1.2 + NOISE_S
 
 
+@pytest.mark.parametrize("options", [{}, {"isolation_level": "AUTOCOMMIT"}])
+async def test_nobody_has_a_connection_for_longer_than_a_request_may_take(killable, options, monkeypatch):
+    monkeypatch.setattr(patience, "REQUEST_S", 0.5)
+    async with engine_to(killable.url, 1) as engine:
+        with pytest.raises(TimeoutError):
+            async with engine.execution_options(**options).connect() as connection:
+                await connection.execute(text("select pg_sleep(5)"))
+        assert engine.sync_engine.pool.checkedout() == 0
+
+
 async def test_a_cancelled_call_does_not_wait_for_a_frozen_server(killable):
     async def ask_slowly():
         async with engine.connect() as connection:
