@@ -240,8 +240,9 @@ def test_no_word_of_the_far_ends_errors_is_in_the_log(either_server, watch_all):
     assert "Traceback" not in log
 
 
-within_this_process = pytest.mark.filterwarnings("ignore:Item .* on TypedDict")
-"""What pydantic says of LiteLLM's types would else be an error of the far end."""
+def within_this_process(test):
+    """Run a test on both loops; what pydantic says of LiteLLM's types would else be an error of the far end."""
+    return pytest.mark.both_loops(pytest.mark.filterwarnings("ignore:Item .* on TypedDict")(test))
 
 
 class Ended:
