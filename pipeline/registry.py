@@ -146,10 +146,17 @@ def _breach(plugin: object, port: Port) -> str | None:
         if not _takes(method, count):
             return f"its method {name!r} must take {count} argument{'s' if count > 1 else ''}"
     for name in port.streams:
-        method = getattr(plugin, name)
-        if not inspect.isasyncgenfunction(method) and not inspect.isgeneratorfunction(method):
+        if not _yields(getattr(plugin, name)):
             return f"its method {name!r} must be a generator or an async generator: it yields"
     return None
+
+
+def _yields(method: Any) -> bool:
+    """Say whether a method is a generator, or is annotated as a function that returns an async one."""
+    if inspect.isasyncgenfunction(method) or inspect.isgeneratorfunction(method):
+        return True
+    returned = str(inspect.signature(method).return_annotation)
+    return "AsyncGenerator" in returned and not inspect.iscoroutinefunction(method)
 
 
 def _takes(method: Any, count: int) -> bool:

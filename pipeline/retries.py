@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 import random
 import re
-from collections.abc import AsyncGenerator, Callable
-from contextlib import aclosing
+from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
+from itertools import count
 from typing import TypeVar
 
 import structlog
@@ -70,32 +70,28 @@ def _by_class(status: int) -> tuple[str, bool]:
     return "The language model failed.", True
 
 
-async def until_answered(attempt: Callable[[], AsyncGenerator[T]]) -> AsyncGenerator[T]:
-    """Yield what ``attempt`` yields; call it again, twice at most, when it raises :class:`TryAgain`.
+async def until_answered(attempt: Callable[[], Awaitable[T]]) -> T:
+    """Return what ``attempt`` returns; call it again, twice at most, when it raises :class:`TryAgain`.
 
-    Never after something was yielded: readers have seen it, and would see it twice. Every attempt is closed before the
-    next begins, and when the reader leaves; a wait ends at once when its task is cancelled.
+    It returns with the first piece of an answer: readers see that, and would see it twice if it were asked for again.
+    What it has opened it closes itself before it raises. A wait ends at once when its task is cancelled.
 
     Raises:
         RunError: The ``failure`` of the last attempt, its cause kept.
     """
     clock = asyncio.get_running_loop().time
     begun = clock()
-    for number in range(1, len(BACK_OFF_S) + 2):
-        asked, answered = clock(), False
+    for number in count(1):
+        asked = clock()
         try:
-            async with aclosing(attempt()) as pieces:
-                async for piece in pieces:
-                    answered = True
-                    yield piece
-                return
+            return await attempt()
         except TryAgain as problem:
-            wait_s = None if answered else wait_before(number, problem.retry_after)
-            now = clock()
+            wait_s, now = wait_before(number, problem.retry_after), clock()
             if wait_s is None or (now - begun) + wait_s + (now - asked) > TOTAL_S:
                 raise problem.failure from problem.__cause__
             log.warning("llm.retry", attempt=number + 1, wait_s=round(wait_s, 3), status=problem.status)
         await asyncio.sleep(wait_s)
+    raise AssertionError("the attempts have no end")
 
 
 def wait_before(retry: int, header: str | None) -> float | None:

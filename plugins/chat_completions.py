@@ -12,7 +12,7 @@ from typing import Any
 import httpx
 import msgspec
 
-from pipeline.errors import GenerationFailed, RunError, UpstreamTruncated
+from pipeline.errors import GenerationFailed, UpstreamTruncated
 from pipeline.ports import Finish, Prompt
 from pipeline.retries import TryAgain, refused, until_answered
 from plugins.http_stream import BadResponse, Connection, HttpStream
@@ -83,7 +83,7 @@ class ChunkReader:
     def __init__(self) -> None:
         self.finish = Finish("")
         self.ended = False
-        """Whether the last event, ``[DONE]``, has come."""
+        """Whether the last event, ``[DONE]``, has come, or nothing more can be read."""
         self._line: list[bytes] = []
         self._line_bytes = 0
 
@@ -105,7 +105,7 @@ class ChunkReader:
             if rest:
                 self._keep(rest)
         except GenerationFailed as failure:
-            self.broken = failure
+            self.broken, self.ended = failure, True
         return pieces
 
     def _keep(self, rest: bytes) -> None:
@@ -167,7 +167,7 @@ class ChatCompletions:
         """Close all connections."""
         self._server.close()
 
-    def stream(self, prompt: Prompt) -> AsyncGenerator[list[str] | Finish]:
+    async def stream(self, prompt: Prompt) -> AsyncGenerator[list[str] | Finish]:
         """Yield the model's text as it comes; the connection is closed when the reader leaves.
 
         Raises:
@@ -176,25 +176,48 @@ class ChatCompletions:
             UpstreamTruncated: The stream ended without a reason.
         """
         body = _encode({**self.body, "messages": prompt.messages})
-        return until_answered(lambda: self._attempt(body))
-
-    async def _attempt(self, body: bytes) -> AsyncGenerator[list[str] | Finish]:
-        reader, begun = ChunkReader(), False
+        response, reader, pieces = await until_answered(lambda: self._begun(body))
         try:
-            async with self._server.post(body) as response:
-                await _check(response)
-                while not reader.ended and (received := await response.read()):
-                    if pieces := reader.feed(received):
-                        begun = True
-                        yield pieces
-                    if reader.broken:
-                        raise reader.broken
-                await _reach_end(response)
-        except (BadResponse, OSError) as problem:
-            raise _explained(problem, begun=begun) from problem
+            while pieces:
+                yield pieces
+                pieces = []
+                while not (pieces or reader.ended or response.is_whole):
+                    if received := response.taken():
+                        pieces = reader.feed(received)
+                    else:
+                        await response.news()
+            if reader.broken:
+                raise reader.broken
+            await _reach_end(response)
+        except (BadResponse, ssl.SSLError) as problem:
+            raise _explained(problem) from problem
+        except OSError as problem:
+            raise UpstreamTruncated from problem
+        finally:
+            self._server.release(response)
         if not reader.finish.reason:
-            raise TryAgain(UpstreamTruncated())
+            raise UpstreamTruncated
         yield reader.finish
+
+    async def _begun(self, body: bytes) -> tuple[Connection, ChunkReader, list[str]]:
+        """Ask, and return once the first pieces are there, or the end."""
+        reader, pieces = ChunkReader(), list[str]()
+        try:
+            response = await self._server.post(body)
+            try:
+                await _check(response)
+                while not (pieces or reader.ended) and (received := await response.read()):
+                    pieces = reader.feed(received)
+                if not pieces and not reader.finish.reason:
+                    raise reader.broken or TryAgain(UpstreamTruncated())
+            except BaseException:
+                self._server.release(response)
+                raise
+        except (BadResponse, ssl.SSLError) as problem:
+            raise _explained(problem) from problem
+        except OSError as problem:
+            raise TryAgain(GenerationFailed(UNREACHABLE)) from problem
+        return response, reader, pieces
 
 
 async def _check(response: Connection) -> None:
@@ -218,10 +241,7 @@ async def _reach_end(response: Connection) -> None:
                 pass
 
 
-def _explained(problem: Exception, *, begun: bool) -> RunError | TryAgain:
-    """Say in plain words what went wrong upstream, and whether it may be tried again."""
+def _explained(problem: BadResponse | ssl.SSLError) -> GenerationFailed:
     if isinstance(problem, ssl.SSLError):
         return GenerationFailed(INSECURE, retryable=False)
-    if isinstance(problem, BadResponse):
-        return GenerationFailed(UNREADABLE)
-    return TryAgain(UpstreamTruncated() if begun else GenerationFailed(UNREACHABLE))
+    return GenerationFailed(UNREADABLE)

@@ -9,8 +9,7 @@ import asyncio
 import base64
 import socket
 import ssl
-from collections.abc import AsyncGenerator, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import Mapping
 from typing import cast
 from urllib.parse import SplitResult, unquote, urlsplit
 from urllib.request import getproxies, proxy_bypass
@@ -44,7 +43,9 @@ class Connection(asyncio.Protocol):
         self.used = False
         """Whether it has carried an answer before this one."""
         self.idle_since = 0.0
-        self._whole = self._has_end = self._keeps = False
+        self.is_whole = False
+        """Whether the answer has come to its end; not all of it may be taken yet."""
+        self._has_end = self._keeps = False
         self._broken: Exception | None = None
         self._received: list[bytes] = []
         self._waiting_bytes = self._head_bytes = 0
@@ -54,7 +55,7 @@ class Connection(asyncio.Protocol):
     def post(self, head: bytes, body: bytes) -> None:
         """Send a request; what it is answered follows."""
         self.status, self.headers, self._received = 0, {}, []
-        self._whole, self._has_end, self._broken = False, False, None
+        self.is_whole, self._has_end, self._broken = False, False, None
         self._waiting_bytes = self._head_bytes = 0
         self._parser = httptools.HttpResponseParser(self)
         self.transport.write(head + body)
@@ -66,7 +67,7 @@ class Connection(asyncio.Protocol):
             Disconnected, BadResponse: They do not come.
         """
         while not self.status:
-            await self._news()
+            await self.news()
 
     async def read(self) -> bytes:
         """Return what has come of the body, b"" at its end.
@@ -74,10 +75,14 @@ class Connection(asyncio.Protocol):
         Raises:
             Disconnected, BadResponse: It does not come to its end.
         """
-        while not self._received:
-            if self._whole:
-                return b""
-            await self._news()
+        while not (received := self.taken()) and not self.is_whole:
+            await self.news()
+        return received
+
+    def taken(self) -> bytes:
+        """Return what has come of the body and was not taken yet, b"" when that is nothing."""
+        if not self._received:
+            return b""
         received = self._received[0] if len(self._received) == 1 else b"".join(self._received)
         self._received = []
         if self._waiting_bytes > MAX_WAITING_BYTES:
@@ -85,16 +90,21 @@ class Connection(asyncio.Protocol):
         self._waiting_bytes = 0
         return received
 
-    @property
-    def is_reusable(self) -> bool:
-        """Whether all was read and the server keeps the connection."""
-        return self._whole and self._keeps and not self._received and not self.transport.is_closing()
+    def news(self) -> asyncio.Future[None]:
+        """Return what ends when more has come, or the end.
 
-    def _news(self) -> asyncio.Future[None]:
+        Raises:
+            Disconnected, BadResponse: That will not be.
+        """
         if self._broken:
             raise self._broken
         self._reader = self._loop.create_future()
         return self._reader
+
+    @property
+    def is_reusable(self) -> bool:
+        """Whether all was read and the server keeps the connection."""
+        return self.is_whole and self._keeps and not self._received and not self.transport.is_closing()
 
     def _wake(self) -> None:
         reader, self._reader = self._reader, None
@@ -114,7 +124,7 @@ class Connection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Take bytes."""
-        if self._whole:  # nothing was asked
+        if self.is_whole:  # nothing was asked
             self.transport.abort()
             return
         if not self.status:
@@ -131,7 +141,7 @@ class Connection(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """Note the end; of a body whose length was not said it is the regular one."""
         if self.status and not self._has_end and exc is None:
-            self._whole = True
+            self.is_whole = True
         self._broken = self._broken or Disconnected()
         self._broken.__cause__ = exc
         self._wake()
@@ -145,7 +155,7 @@ class Connection(asyncio.Protocol):
     def on_headers_complete(self) -> None:
         """Note the status; what comes before an answer, such as 100, is none."""
         status = self._parser.get_status_code()
-        if self._whole:
+        if self.is_whole:
             raise BadResponse("a second answer")
         if status >= 200:
             self.status = status
@@ -163,7 +173,7 @@ class Connection(asyncio.Protocol):
     def on_message_complete(self) -> None:
         """Note the end."""
         if self.status:
-            self._whole, self._keeps = True, self._parser.should_keep_alive()
+            self.is_whole, self._keeps = True, self._parser.should_keep_alive()
 
 
 class HttpStream:
@@ -187,31 +197,15 @@ class HttpStream:
         self._idle: list[Connection] = []
         self.tls: ssl.SSLContext | None = None
 
-    @asynccontextmanager
-    async def post(self, body: bytes) -> AsyncGenerator[Connection]:
-        """Lend the connection on which the answer comes; it is closed unless the answer was read to its end.
+    async def post(self, body: bytes) -> Connection:
+        """Send a request and return the connection with the answer once its headers have come; :meth:`release` it.
+
+        It is sent again if a connection was used and turns out to be closed.
 
         Raises:
             OSError, TimeoutError, ssl.SSLError: There is no connection.
             Disconnected, BadResponse: There is no answer.
         """
-        connection = await self._answering(body)
-        try:
-            yield connection
-        finally:
-            if connection.is_reusable:
-                connection.used, connection.idle_since = True, asyncio.get_running_loop().time()
-                self._idle.append(connection)
-            else:
-                connection.transport.abort()
-
-    def close(self) -> None:
-        """Close the idle connections."""
-        while self._idle:
-            self._idle.pop().transport.close()
-
-    async def _answering(self, body: bytes) -> Connection:
-        """Send a request and wait for the headers; again if a connection was used and turns out to be closed."""
         while True:
             connection = self._take_idle() or await self._connect()
             try:
@@ -226,6 +220,19 @@ class HttpStream:
                 raise
             else:
                 return connection
+
+    def release(self, connection: Connection) -> None:
+        """Keep a connection whose answer was read to its end, close it otherwise."""
+        if connection.is_reusable:
+            connection.used, connection.idle_since = True, asyncio.get_running_loop().time()
+            self._idle.append(connection)
+        else:
+            connection.transport.abort()
+
+    def close(self) -> None:
+        """Close the idle connections."""
+        while self._idle:
+            self._idle.pop().transport.close()
 
     def _take_idle(self) -> Connection | None:
         oldest = asyncio.get_running_loop().time() - IDLE_S

@@ -120,13 +120,9 @@ class LiteLLM:
                 "provider and a model, for example openai/gpt-4o"
             ) from problem
 
-    async def stream(self, prompt: Prompt) -> AsyncGenerator[str | list[str] | Finish]:
+    def stream(self, prompt: Prompt) -> AsyncGenerator[str | list[str] | Finish]:
         """Yield the model's text as it comes; the upstream connection is closed when the reader leaves."""
-        if self._litellm is None:
-            await self._threads.run(self._resolve)
-        async with aclosing(self._direct.stream(prompt) if self._direct else self._by_sdk(prompt)) as pieces:
-            async for piece in pieces:
-                yield piece
+        return self._direct.stream(prompt) if self._direct else self._by_sdk(prompt)
 
     async def close(self) -> None:
         """Close the connections of the direct client."""
@@ -140,10 +136,17 @@ class LiteLLM:
             self._direct.load_certificates()
         self._litellm = litellm
 
-    def _by_sdk(self, prompt: Prompt) -> AsyncGenerator[str | list[str] | Finish]:
+    async def _by_sdk(self, prompt: Prompt) -> AsyncGenerator[str | Finish]:
         litellm = self._litellm
         litellm.aclient_session = litellm.aclient_session or _direct_session()
-        return until_answered(lambda: self._attempt(litellm, prompt))
+        first, pieces = await until_answered(lambda: _begun(self._attempt(litellm, prompt)))
+        async with aclosing(pieces):
+            yield first
+            try:
+                async for piece in pieces:
+                    yield piece
+            except TryAgain as problem:
+                raise problem.failure from problem.__cause__
 
     async def _attempt(self, litellm: Any, prompt: Prompt) -> AsyncGenerator[str | Finish]:
         finish, begun = Finish(""), False
@@ -160,6 +163,11 @@ class LiteLLM:
         if stream.received_finish_reason is None:
             raise TryAgain(UpstreamTruncated())
         yield finish
+
+
+async def _begun(pieces: AsyncGenerator[str | Finish]) -> tuple[str | Finish, AsyncGenerator[str | Finish]]:
+    """Wait for the first of the pieces, and return it and those behind it."""
+    return await anext(pieces), pieces
 
 
 def _read(chunk: Any, finish: Finish) -> tuple[str, Finish]:

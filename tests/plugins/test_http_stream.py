@@ -81,8 +81,17 @@ async def stream_to():
     await asyncio.sleep(0)
 
 
+@contextlib.asynccontextmanager
+async def posted(stream, body=b""):
+    response = await stream.post(body)
+    try:
+        yield response
+    finally:
+        stream.release(response)
+
+
 async def whole(stream, body=b"{}"):
-    async with stream.post(body) as response:
+    async with posted(stream, body) as response:
         received = b""
         while piece := await response.read():
             received += piece
@@ -123,7 +132,7 @@ async def test_a_connection_that_the_server_closes_is_not_used_again(server_of, 
 
 async def test_an_answer_that_is_left_closes_its_connection(server_of, stream_to):
     async with server_of(CUT) as server:
-        async with stream_to(server.url).post(b"") as response:
+        async with posted(stream_to(server.url)) as response:
             assert await response.read() == b"abcde"
         assert response.transport.is_closing()
 
@@ -159,7 +168,7 @@ async def test_a_second_answer_to_one_request_is_not_mistaken_for_the_next(serve
 async def test_a_slow_reader_holds_the_server_up_and_gets_everything(server_of, stream_to):
     size = 30 * MAX_WAITING_BYTES
     answer = b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n%b" % (size, b"x" * size)
-    async with server_of(answer) as server, stream_to(server.url).post(b"") as response:
+    async with server_of(answer) as server, posted(stream_to(server.url)) as response:
         await asyncio.sleep(0.3)
         received = len(await response.read())
         assert received < 3 * MAX_WAITING_BYTES
