@@ -181,9 +181,11 @@ class ChatCompletions:
             while pieces:
                 yield pieces
                 pieces = []
-                while not (pieces or reader.ended or response.is_whole):
+                while not (pieces or reader.ended):
                     if received := response.taken():
                         pieces = reader.feed(received)
+                    elif response.is_whole:
+                        break
                     else:
                         await response.news()
             if reader.broken:

@@ -1,12 +1,13 @@
-"""The reading of OpenAI's protocol, apart from any connection; what a far end can do is in ``tests/faults``."""
+"""The reading of OpenAI's protocol; what a far end can do is in ``tests/faults``."""
 
+import asyncio
 import json
 
 import pytest
 
 from pipeline.errors import GenerationFailed
-from pipeline.ports import Finish
-from plugins.chat_completions import MAX_EVENT_BYTES, ChunkReader
+from pipeline.ports import Finish, Prompt
+from plugins.chat_completions import MAX_EVENT_BYTES, ChatCompletions, ChunkReader
 
 
 def event(content=None, reason=None, **more):
@@ -78,3 +79,27 @@ def test_an_event_without_end_is_given_up():
     for _ in range(MAX_EVENT_BYTES // 2**20 + 1):
         assert reader.feed(b"x" * 2**20) == []
     assert isinstance(reader.broken, GenerationFailed)
+
+
+@pytest.mark.both_loops
+async def test_a_reader_that_was_busy_when_the_end_came_gets_all_of_the_answer(monkeypatch):
+    monkeypatch.setenv("no_proxy", "*")
+    parts = [event("a"), event("b"), event("c", "stop") + b"data: [DONE]\n\n"]
+
+    async def answer(reader, writer):
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n" % sum(map(len, parts)))
+        for part in parts:
+            writer.write(part)
+            await asyncio.sleep(0.05)
+        writer.close()
+
+    server = await asyncio.start_server(answer, "127.0.0.1", 0)
+    llm = ChatCompletions(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1", {}, {})
+    received = []
+    async for piece in llm.stream(Prompt(messages=[], question="", passages=[])):
+        received.append(piece)
+        await asyncio.sleep(0.3)
+    assert received == [["a"], ["b", "c"], Finish("stop")]
+    await llm.close()
+    server.close()
