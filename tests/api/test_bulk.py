@@ -86,6 +86,12 @@ def test_the_index_is_there_when_all_is_loaded(loaded):
     assert run(url, INDEX)["indisvalid"] is True
 
 
+def test_searches_are_planned_for_what_was_loaded(loaded):
+    url, _ = loaded
+    known = run(url, "select count(*) from pg_stat_user_tables where analyze_count > 0 and n_live_tup > 1000")
+    assert known["count"] >= len({"document", "chunk", "posting"})
+
+
 def test_a_load_that_is_killed_and_begun_again_ends_as_one_that_nobody_disturbed(loaded, new_database, tmp_path):
     undisturbed, lines = loaded
     url = new_database()
