@@ -1,6 +1,7 @@
 """The ports: what the pipeline asks of the parts that can be swapped. Each is an entry-point group of its own.
 
-A plugin may keep a port with plain functions instead of async ones: those run in a bounded thread pool.
+A plugin may keep a port with plain functions and generators instead of async ones: those run in a bounded thread pool.
+A function that returns an async generator instead of being one must be annotated with ``AsyncGenerator``.
 Plugins are made once, with the :class:`~pipeline.host.Host`, and hold no state of a run.
 """
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Iterable
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any
@@ -12,6 +13,9 @@ import msgspec
 from pipeline.errors import ConfigurationError
 from pipeline.host import Host
 from pipeline.threaded import as_async
+
+ASYNC_GENERATOR = re.compile(r"([\w.]+\.)?AsyncGenerator\[")
+"""As an annotation, also one that was left a string."""
 
 
 class Port(msgspec.Struct, frozen=True):
@@ -147,16 +151,21 @@ def _breach(plugin: object, port: Port) -> str | None:
             return f"its method {name!r} must take {count} argument{'s' if count > 1 else ''}"
     for name in port.streams:
         if not _yields(getattr(plugin, name)):
-            return f"its method {name!r} must be a generator or an async generator: it yields"
+            return (
+                f"its method {name!r} must be a generator or an async generator: it yields; a function that returns an "
+                "async one must be annotated with AsyncGenerator"
+            )
     return None
 
 
 def _yields(method: Any) -> bool:
-    """Say whether a method is a generator, or is annotated as a function that returns an async one."""
+    """Say whether a method is a generator, or a function that is annotated to return an async one."""
     if inspect.isasyncgenfunction(method) or inspect.isgeneratorfunction(method):
         return True
-    returned = str(inspect.signature(method).return_annotation)
-    return "AsyncGenerator" in returned and not inspect.iscoroutinefunction(method)
+    is_wrapped = inspect.unwrap(method) is not method  # a decorator's annotations are those of what it decorates
+    if is_wrapped or inspect.iscoroutinefunction(method):
+        return False
+    return ASYNC_GENERATOR.match(str(inspect.signature(method).return_annotation)) is not None
 
 
 def _takes(method: Any, count: int) -> bool:

@@ -237,7 +237,8 @@ async def _check(response: Connection) -> None:
 
 
 async def _reach_end(response: Connection) -> None:
-    with suppress(TimeoutError):
+    """Read what comes behind the last event, which is of no matter to the answer."""
+    with suppress(TimeoutError, OSError, BadResponse):
         async with asyncio.timeout(END_S):
             while await response.read():
                 pass

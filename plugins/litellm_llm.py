@@ -122,7 +122,15 @@ class LiteLLM:
 
     def stream(self, prompt: Prompt) -> AsyncGenerator[str | list[str] | Finish]:
         """Yield the model's text as it comes; the upstream connection is closed when the reader leaves."""
+        if self._litellm is None:
+            return self._unwarmed(prompt)
         return self._direct.stream(prompt) if self._direct else self._by_sdk(prompt)
+
+    async def _unwarmed(self, prompt: Prompt) -> AsyncGenerator[str | list[str] | Finish]:
+        await self._threads.run(self._resolve)
+        async with aclosing(self.stream(prompt)) as pieces:
+            async for piece in pieces:
+                yield piece
 
     async def close(self) -> None:
         """Close the connections of the direct client."""

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncpg
+import structlog
 
 from api.storage import tables
 from api.storage.database import MIGRATION_TIMEOUT_S
+
+log = structlog.get_logger()
 
 LOAD_LOCK = 7_224_113_003
 """Of ``pg_try_advisory_lock``: held by the load that leaves the index out, and by whoever builds it."""
@@ -18,6 +21,7 @@ MEMORY = "256MB"
 
 ANALYZED = "document, chunk, posting, term"
 """What a search reads."""
+ANALYZE_TIMEOUT_S = 60.0
 
 IS_VALID = "select coalesce((select indisvalid from pg_index where indexrelid = to_regclass($1)), false)"
 
@@ -53,12 +57,18 @@ class VectorIndex:
             await self._leave_out()
 
     async def build(self) -> None:
-        """Build the index if it is missing or was left unfinished, unless another load leaves it out or builds it."""
+        """Build the index if it is missing or was left unfinished, unless another load leaves it out or builds it.
+
+        To be called at the end of a load: searches are planned anew behind it.
+        """
         if not self._is_out and not await self._lock():
             return
         try:
-            if not await self._connection.fetchval(IS_VALID, tables.VECTOR_INDEX):
+            is_missing = not await self._connection.fetchval(IS_VALID, tables.VECTOR_INDEX)
+            if is_missing:
                 await self._make()
+            if is_missing or self._written >= LEAST:
+                await self._analyze()
         finally:
             self._is_out = False
             await self._connection.execute(f"select pg_advisory_unlock({LOAD_LOCK})")
@@ -84,5 +94,13 @@ class VectorIndex:
         # Parallel builders share memory in /dev/shm, of which containers have 64 MB; questions need the other cores.
         await self._connection.execute("set max_parallel_maintenance_workers = 0")
         await self._connection.execute(definition(dimension, concurrently=True), timeout=MIGRATION_TIMEOUT_S)
-        # Until autovacuum comes by, plans are for the few rows there were, and searches take three times as long.
-        await self._connection.execute(f"analyze {ANALYZED}", timeout=MIGRATION_TIMEOUT_S)
+
+    async def _analyze(self) -> None:
+        """Have searches planned for the rows that are there now, not the few there were.
+
+        Without it they take three times as long until autovacuum comes by.
+        """
+        try:
+            await self._connection.execute(f"analyze {ANALYZED}", timeout=ANALYZE_TIMEOUT_S)
+        except (TimeoutError, asyncpg.PostgresError) as problem:  # somebody vacuums, say; nothing is lost
+            log.warning("search.not_analyzed", error=type(problem).__name__)

@@ -171,6 +171,6 @@ def test_a_client_that_leaves_stops_the_model_and_keeps_what_was_said(either_ser
     assert any(line["event"] == "Stream cancelled by client" for line in either_server.log_lines())
 
 
-def test_the_llm_openai_answers_without_litellm(start_server, llm, sample_database):
+def test_the_llm_openai_answers(start_server, llm, sample_database):
     server = start_server(database_url=sample_database, llm="openai", llm_model="openai/fake", llm_api_base=llm.url)
     assert answer_of(ask(server, "What is aripiprazole?")) == "".join(TOKENS)

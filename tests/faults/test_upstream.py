@@ -258,7 +258,6 @@ async def ran(client, url, question, limits):
     options = Options(data_dir=Path("unused"), llm_model="openai/fake", llm_api_base=url, llm_client=client)
     host = Host(options, threads, {"llm": lambda host: llm})
     llm = LiteLLM(host)
-    await threads.run(llm._resolve)  # warm() rehearses besides, with connections that only a process end closes
     bus, store = MemoryBus(), MemoryStore()
     runner = Runner([("generation", Generate(host))], bus, store, limits)
     begun = time.monotonic()

@@ -81,25 +81,47 @@ def test_an_event_without_end_is_given_up():
     assert isinstance(reader.broken, GenerationFailed)
 
 
-@pytest.mark.both_loops
-async def test_a_reader_that_was_busy_when_the_end_came_gets_all_of_the_answer(monkeypatch):
+HEAD = b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n"
+
+
+@pytest.fixture
+async def asked(monkeypatch):
+    """Return a function that asks a server which sends the parts, those behind the first once the first is read."""
     monkeypatch.setenv("no_proxy", "*")
-    parts = [event("a"), event("b"), event("c", "stop") + b"data: [DONE]\n\n"]
 
-    async def answer(reader, writer):
-        await reader.readuntil(b"\r\n\r\n")
-        writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n" % sum(map(len, parts)))
-        for part in parts:
-            writer.write(part)
-            await asyncio.sleep(0.05)
-        writer.close()
+    async def ask(*parts):
+        first_read, served = asyncio.Event(), asyncio.Event()
 
-    server = await asyncio.start_server(answer, "127.0.0.1", 0)
-    llm = ChatCompletions(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1", {}, {})
-    received = []
-    async for piece in llm.stream(Prompt(messages=[], question="", passages=[])):
-        received.append(piece)
-        await asyncio.sleep(0.3)
+        async def answer(reader, writer):
+            await reader.readuntil(b"\r\n\r\n")
+            writer.write(parts[0])
+            await first_read.wait()
+            writer.writelines(parts[1:])
+            writer.close()
+            served.set()
+
+        async with await asyncio.start_server(answer, "127.0.0.1", 0) as server:
+            llm = ChatCompletions(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1", {}, {})
+            received = []
+            async for piece in llm.stream(Prompt(messages=[], question="", passages=[])):
+                received.append(piece)
+                first_read.set()
+                await served.wait()
+                await asyncio.sleep(0.05)  # for what was sent to be there
+            await llm.close()
+        return received
+
+    return ask
+
+
+@pytest.mark.both_loops
+async def test_a_reader_that_was_busy_when_the_end_came_gets_all_of_the_answer(asked):
+    rest = event("b") + event("c", "stop") + b"data: [DONE]\n\n"
+    received = await asked(HEAD % (len(event("a")) + len(rest)) + event("a"), rest)
     assert received == [["a"], ["b", "c"], Finish("stop")]
-    await llm.close()
-    server.close()
+
+
+@pytest.mark.both_loops
+async def test_an_answer_is_whole_though_its_connection_breaks_behind_the_last_event(asked):
+    received = await asked(HEAD % 10_000 + event("a"), event("b", "stop") + b"data: [DONE]\n\n")
+    assert received == [["a"], ["b"], Finish("stop")]
