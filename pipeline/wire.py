@@ -20,6 +20,8 @@ RETRY = b"retry: 1000\n"
 _encode = msgspec.json.Encoder().encode
 _LONGEST_ESCAPE = 6
 """Bytes of a character."""
+_SHORT_CHARS = MAX_FRAME_BYTES // _LONGEST_ESCAPE
+"""A text that is no longer fits into a frame whatever it holds."""
 _TOKEN = b'id: %d\ndata: {"type":"token","content":%b,"timestamp":"%b"}\n\n'
 _LINE_SEPARATOR = re.compile(rb"\xe2\x80[\xa8\xa9]|\xc2\x85")
 """U+2028, U+2029, U+0085: no ends of lines to SSE, but to clients that split with ``str.splitlines``, as httpx does."""
@@ -47,13 +49,20 @@ def token_frames(first: int, tokens: list[str], timestamp: bytes) -> list[bytes]
         ValueError: There are none, one is no text or holds NUL or a lone surrogate, or a frame exceeds
             ``MAX_FRAME_BYTES``.
     """
+    if type(tokens) is list and len(tokens) == 1 and _is_plain(tokens[0]):
+        return [_TOKEN % (first, _encode(tokens[0]), timestamp)]
     text = _joined(tokens)
     bodies = list(map(_encode, tokens))
     if not text.isascii():
         bodies = [_LINE_SEPARATOR.sub(_escaped, body) for body in bodies]
-    if len(text) > MAX_FRAME_BYTES // _LONGEST_ESCAPE and (longest := max(map(len, bodies))) > MAX_FRAME_BYTES:
+    if len(text) > _SHORT_CHARS and (longest := max(map(len, bodies))) > MAX_FRAME_BYTES:
         raise ValueError(f"a token event of {longest:,} bytes; at most {MAX_FRAME_BYTES:,} are sent")
     return [_TOKEN % (number, body, timestamp) for number, body in enumerate(bodies, first)]
+
+
+def _is_plain(token: object) -> bool:
+    """Say whether a token is text that needs none of the checks below, as nearly every one is."""
+    return type(token) is str and len(token) <= _SHORT_CHARS and token.isascii() and "\0" not in token
 
 
 def _joined(tokens: list[str]) -> str:

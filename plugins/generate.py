@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import AsyncGenerator, Iterator
 from contextlib import aclosing
 
@@ -23,6 +24,8 @@ from pipeline.text import TextCleaner
 
 MAX_TOKEN_CHARS = 8_000
 """A longer piece is sent as several: six bytes a character, escaped, stay below a frame's limit."""
+PLAIN = re.compile(rf"[^\[`\x00\x80-\U0010ffff]{{1,{MAX_TOKEN_CHARS}}}(?<! )")
+"""Text in which, and at whose end, nothing is or may become what the filters change."""
 
 
 class Generate:
@@ -73,7 +76,7 @@ class AnswerFilter:
 
     def feed(self, pieces: list[str]) -> list[str]:
         """Return what is certain so far, in tokens of at most ``MAX_TOKEN_CHARS``."""
-        if self._is_idle and _is_plain("".join(pieces)):
+        if self._is_idle and PLAIN.fullmatch(pieces[0] if len(pieces) == 1 else "".join(pieces)):
             return pieces if all(pieces) else [piece for piece in pieces if piece]
         texts = [self._citations.feed(self._cleaner.feed(piece)) for piece in pieces]
         self._is_idle = self._cleaner.is_idle and self._citations.is_idle
@@ -82,13 +85,6 @@ class AnswerFilter:
     def flush(self) -> str:
         """Return what was held back, at the end of the answer."""
         return self._citations.feed(self._cleaner.flush()) + self._citations.flush()
-
-
-def _is_plain(text: str) -> bool:
-    """Say whether nothing in a text, or at its end, may be or become what the filters change."""
-    if not text.isascii() or len(text) > MAX_TOKEN_CHARS or text.endswith(" "):
-        return False
-    return "[" not in text and "`" not in text and "\0" not in text
 
 
 def split_long(text: str) -> Iterator[str]:
