@@ -15,8 +15,8 @@ class Plugin:
     def plain(self):
         yield
 
-    async def asynchronous(self):
-        yield
+    async def asynchronous(self) -> AsyncGenerator[str]:
+        yield ""
 
     def handed_on(self) -> AsyncGenerator[str]:
         return self.asynchronous()
