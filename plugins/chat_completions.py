@@ -238,7 +238,7 @@ async def _check(response: Connection) -> None:
 
 async def _reach_end(response: Connection) -> None:
     """Read what comes behind the last event, which is of no matter to the answer."""
-    with suppress(TimeoutError, OSError, BadResponse):
+    with suppress(OSError, BadResponse):  # a TimeoutError is an OSError
         async with asyncio.timeout(END_S):
             while await response.read():
                 pass

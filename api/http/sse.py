@@ -121,11 +121,7 @@ class Reader:
     async def _write(self, send: Send) -> None:
         async with aclosing(self._source.read(self._run_id, self._after)) as batches:
             async for frames in batches:
-                # As _put does; a coroutine less for each token.
-                self._last_write = self._writing_since = time.monotonic()
-                body = frames[0] if len(frames) == 1 else b"".join(frames)
-                await send({"type": "http.response.body", "body": body, "more_body": True})
-                self._writing_since = None
+                await self._put(send, frames[0] if len(frames) == 1 else b"".join(frames))
                 if len(frames) == BATCH:
                     await asyncio.sleep(0)
         await send({"type": "http.response.body", "body": b"", "more_body": False})
