@@ -33,21 +33,19 @@ LARGE_BYTES = 256 * 1024
 
 
 BEGIN = f"""
-with past as (
-    select number, role, content, status = 'completed' as whole from message
-     where owner = $1 and session_id = $2 and content <> '' order by number desc limit {HISTORY_TURNS}
-), touched as (
+with touched as (
     insert into session (owner, id, title) values ($1, $2, $3) on conflict (owner, id) do update set updated_at = now()
 ), begun as (
     insert into run (id, owner, session_id, message_id, status, worker, idempotency_key, request_digest)
-    values ($4, $1, $2, $5, 'running', $6, $7, $8)
+    values ($4, $1, $2, $5, 'running', $6, $7, $8) returning id
 ), asked as (
     insert into message (id, owner, session_id, run_id, role, content, status)
     values ($9, $1, $2, $4, 'user', $10, 'completed')
 )
-select role, content, whole from past order by number desc
+select role, content, whole from begun, lateral turns_before(begun.id, $1, $2, {HISTORY_TURNS})
 """  # noqa: S608  # a number of ours
-"""All parts see what was there before; keys are checked when all are done."""
+"""Foreign keys are checked when all is done. That the run is stored may have to wait for the end of the one before it,
+whose answer belongs to the conversation: therefore what was said is read by a function, and after that."""
 
 FINISH = """
 with ended as (

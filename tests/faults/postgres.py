@@ -84,13 +84,20 @@ class KillablePostgres:
         return processes
 
 
-async def fetch(url, query, *arguments):
-    """Run one query on a connection of its own."""
+@asynccontextmanager
+async def connection_to(url):
+    """Lend a connection of asyncpg's own."""
     connection = await asyncpg.connect(url.replace("+asyncpg", ""), timeout=10)
     try:
-        return await connection.fetch(query, *arguments)
+        yield connection
     finally:
         await connection.close(timeout=5)
+
+
+async def fetch(url, query, *arguments):
+    """Run one query on a connection of its own."""
+    async with connection_to(url) as connection:
+        return await connection.fetch(query, *arguments)
 
 
 @asynccontextmanager

@@ -31,7 +31,7 @@ from tests.faults.invariants import (
     events_of,
     text_of,
 )
-from tests.faults.postgres import KillablePostgres, fetch, locked, until
+from tests.faults.postgres import KillablePostgres, connection_to, fetch, locked, until
 from tests.faults.proxy import FaultProxy
 
 POOL = 4
@@ -454,6 +454,31 @@ async def stored_outcome(engine, run):
     found = await PostgresRuns(engine, 0).find("", run.id)
     assert found is not None
     return found.outcome
+
+
+HALF_STORED = """
+with ended as (update run set status = 'cancelled' where id = $1 returning *)
+insert into message (id, run_id, content, owner, session_id, role, status)
+select message_id, id, 'so far', owner, session_id, 'assistant', 'cancelled' from ended
+"""
+
+
+async def test_a_question_that_comes_while_the_answer_before_it_is_stored_is_told_that_answer(server, killable):
+    async with engine_to(killable.url, 2) as engine, connection_to(killable.url) as other:
+        store = PostgresRuns(engine, 1)
+        before = new_run("", "Why?", None, {})
+        await store.begin(before)
+        next_run = new_run("", "And then?", before.session_id, {})
+        async with other.transaction():
+            await other.execute(HALF_STORED, before.id)
+            beginning = asyncio.create_task(store.begin(next_run))
+            await until(lambda: waits_for_a_lock(killable.url))
+        await beginning
+    assert [(turn.role, turn.content) for turn in next_run.history] == [("user", "Why?"), ("assistant", "so far")]
+
+
+async def waits_for_a_lock(url):
+    return await fetch(url, "select 1 from pg_stat_activity where wait_event_type = 'Lock' and query like '%into run%'")
 
 
 async def test_a_question_that_was_stored_but_never_begun_is_closed_at_the_next_look(server, killable):
