@@ -6,6 +6,8 @@ import logging
 import re
 import sys
 import traceback
+from contextlib import suppress
+from functools import partial
 from typing import TextIO
 
 import structlog
@@ -22,39 +24,45 @@ UNPRINTABLE = re.compile(
 def configure(level: str, stream: TextIO | None = None) -> None:
     """Send structlog's and the standard library's records of ``level`` and above to ``stream`` (standard error)."""
     out = stream or sys.stderr
-    shared: list[structlog.typing.Processor] = [
+    first: list[structlog.typing.Processor] = [
         structlog.contextvars.merge_contextvars,
         structlog.stdlib.add_logger_name,
         structlog.processors.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
     ]
-    render: list[structlog.typing.Processor] = (
-        [structlog.dev.ConsoleRenderer()] if out.isatty() else [structlog.processors.JSONRenderer()]
-    )
+    render = structlog.dev.ConsoleRenderer() if out.isatty() else structlog.processors.JSONRenderer()
+    last: list[structlog.typing.Processor] = [_without_messages, _printable, render]
     structlog.configure(
-        processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
+        processors=[*first, *last],
         wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelName(level)),
-        logger_factory=structlog.stdlib.LoggerFactory(),
+        logger_factory=partial(_Lines, out),
         cache_logger_on_first_use=True,
     )
     handler = logging.StreamHandler(out)
-    handler.setFormatter(
-        structlog.stdlib.ProcessorFormatter(
-            foreign_pre_chain=shared,
-            processors=[
-                structlog.stdlib.ProcessorFormatter.remove_processors_meta,
-                _without_messages,
-                _printable,
-                *render,
-            ],
-        )
-    )
+    without_meta = structlog.stdlib.ProcessorFormatter.remove_processors_meta
+    handler.setFormatter(structlog.stdlib.ProcessorFormatter(foreign_pre_chain=first, processors=[without_meta, *last]))
     root = logging.getLogger()
     root.handlers = [handler]
     root.setLevel(level)
     for chatty in ("httpx", "httpcore", "asyncio", "LiteLLM", "openai", "alembic", "sqlalchemy"):
         logging.getLogger(chatty).setLevel(max(logging.WARNING, root.level))
     logging.captureWarnings(capture=True)
+
+
+class _Lines:
+    """Writes the lines of the module that made it; the standard library's way there takes three times as long."""
+
+    def __init__(self, out: TextIO, *_: object) -> None:
+        self.name = structlog.stdlib.LoggerFactory(ignore_frame_names=[__name__])().name
+        self._out = out
+
+    def msg(self, line: str) -> None:
+        """Write one line; a stream that is broken or closed is nobody's failure who has something to tell."""
+        with suppress(OSError, ValueError):
+            self._out.write(f"{line}\n")
+            self._out.flush()
+
+    debug = info = warning = error = critical = exception = msg
 
 
 def _without_messages(_logger: object, _name: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:

@@ -106,7 +106,7 @@ class Runs:
         Raises:
             TooManyRuns, TooManyOfOwner: There are as many as may be; nothing was stored.
             SessionBusy, KeyTaken, NobodyWaits: See :meth:`PostgresRuns.begin`; likewise.
-            sqlalchemy.exc.DBAPIError: The question could not be stored.
+            asyncpg.PostgresError, asyncpg.InterfaceError, sqlalchemy.exc.DBAPIError: The question could not be stored.
         """
         await self._admit(run, take_over=take_over)
         try:

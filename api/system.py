@@ -21,7 +21,7 @@ from api.storage.runs import PostgresRuns
 from api.storage.worker import Worker
 from pipeline import registry
 from pipeline.host import Host
-from pipeline.ports import EventBus, Stage
+from pipeline.ports import Database, EventBus, Stage
 from pipeline.runner import Runner
 from pipeline.threads import Threads
 
@@ -97,7 +97,7 @@ async def running(settings: Settings, *, share: bool = False, renew: bool = Fals
 def _assemble(settings: Settings, patient: AsyncEngine, threads: Threads) -> System:
     engine = LimitedEngine(patient)
     makers = {kind: partial(registry.make, kind, name) for kind, name in settings.plugins.items()}
-    host = Host(settings.options, threads, makers, {AsyncEngine: engine})
+    host = Host(settings.options, threads, makers, {AsyncEngine: engine, Database: engine})
     stages: list[tuple[str, Stage]] = [(name, registry.make("stage", name, host)) for name in settings.stages]
     bus: EventBus = registry.make("bus", settings.bus, host)
     # The worker keeps its connection, so it must not be one of those that requests wait for.

@@ -128,6 +128,21 @@ class Prompt(msgspec.Struct, frozen=True, kw_only=True):
     """Numbered from 1 in ``messages``."""
 
 
+class Database:
+    """The application's database, lent to plugins by ``host.service(Database)``: one statement at a time, and fast."""
+
+    async def fetch(self, query: str, *values: object) -> Sequence[Any]:
+        """Return the rows of a statement with parameters ``$1``, ``$2``, ...; each row is indexed by place and by name.
+
+        It is a transaction of its own, in one round trip. A parameter of type ``halfvec`` is an array of numpy's.
+
+        Raises:
+            TimeoutError: There was no connection, or no answer, in time.
+            asyncpg.PostgresError, asyncpg.InterfaceError: The statement, or the connection, failed.
+        """
+        raise NotImplementedError
+
+
 class Stage(Protocol):
     """A step of every run.
 

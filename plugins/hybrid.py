@@ -13,10 +13,9 @@ from typing import Any
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
-from sqlalchemy.ext.asyncio import AsyncEngine
 
 from pipeline.host import Host
-from pipeline.ports import Passage, Scope
+from pipeline.ports import Database, Passage, Scope
 from plugins.hybrid_queries import DENSE_ALONE, HYBRID, LEXICAL_ALONE, Search, statement
 
 LEXICAL_WEIGHT = 0.6
@@ -31,7 +30,7 @@ class HybridRetriever:
     """Finds what has the question's words, and what means the same in others."""
 
     def __init__(self, host: Host) -> None:
-        self._engine = host.service(AsyncEngine).execution_options(isolation_level="AUTOCOMMIT")
+        self._database = host.service(Database)
         self._embedder = host.embedder
         self.parts = {"dense": DenseSearch(self), "lexical": LexicalSearch(self)}
 
@@ -40,24 +39,22 @@ class HybridRetriever:
         values = (question, await self.vector(question), scope.owner)
         return fuse(await self.rows(HYBRID, max(limit, DEPTH), scope, values), limit)
 
-    async def vector(self, question: str) -> list[float]:
+    async def vector(self, question: str) -> NDArray[np.float32]:
         """Return the question's vector."""
-        found: list[float] = (await self._embedder.embed([question]))[0].tolist()
+        found: NDArray[np.float32] = (await self._embedder.embed([question]))[0]
         return found
 
     async def rows(self, search: Search, depth: int, scope: Scope, values: tuple[object, ...]) -> Sequence[Row]:
         """Run a search, its parameters in order, within a scope; in one round trip."""
         query = statement(search, self._embedder.dimension, depth, len(scope.filters))
         filters = [part for key, value in scope.filters.items() for part in (key, msgspec.json.encode(value).decode())]
-        async with self._engine.connect() as connection:
-            return (await connection.exec_driver_sql(query, (*values, *filters))).all()
+        return await self._database.fetch(query, *values, *filters)
 
     async def sentence_vectors(self, passages: Sequence[Passage]) -> list[NDArray[np.float32]]:
         """Return for each passage the stored vectors of its sentences, in order; none for a passage that is gone."""
         stored = "select id, sentences from chunk where id = any($1)"
-        async with self._engine.connect() as connection:
-            found = await connection.exec_driver_sql(stored, ([passage.chunk_id for passage in passages],))
-            packed = {row.id: row.sentences for row in found}
+        found = await self._database.fetch(stored, [passage.chunk_id for passage in passages])
+        packed = {row["id"]: row["sentences"] for row in found}
         width = self._embedder.dimension
         unpacked = (np.frombuffer(packed.get(passage.chunk_id, b""), np.float16) for passage in passages)
         return [vectors.reshape(-1, width).astype(np.float32) for vectors in unpacked]

@@ -109,7 +109,7 @@ def statement(search: Search, dimension: int, depth: int, filters: int) -> str:
     first = len(search.parameters) + 1
     pairs = range(first, first + 2 * filters, 2)
     vectors = f"halfvec({int(dimension)})"
-    values["distance"] = f"c.embedding::{vectors} <=> {values.get('vector')}::real[]::{vectors}"
+    values["distance"] = f"c.embedding::{vectors} <=> {values.get('vector')}::{vectors}"
     values["matching"] = "c.id" + (f", {values['distance']} as distance" if "vector" in values else "")
     values["matches"] = " ".join(MATCHES.format(key=f"${place}", value=f"${place + 1}") for place in pairs)
     known, names = (FILTERED_PARTS, ("matching", *search.parts)) if filters else (PARTS, search.parts)

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from http import HTTPStatus
 from typing import Any
 
+import asyncpg
 import structlog
 from litestar import Request, Response
 from litestar.exceptions import HTTPException, ValidationException
@@ -142,6 +143,8 @@ HANDLERS: dict[int | type[Exception], Callable[[AnyRequest, Any], Response[Any]]
     UnicodeDecodeError: _no_json,
     RecursionError: _no_json,
     DBAPIError: _no_database,
+    asyncpg.PostgresError: _no_database,
+    asyncpg.InterfaceError: _no_database,
     PoolTimeout: _no_database,
     OSError: _no_database,
     TimeoutError: _no_database,

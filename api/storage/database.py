@@ -6,11 +6,14 @@ import asyncio
 import math
 import time
 from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 import asyncpg
+import numpy as np
 import structlog
+from numpy.typing import NDArray
+from pgvector import HalfVector
 from sqlalchemy import URL, NullPool, event, make_url
 from sqlalchemy.exc import DBAPIError, InvalidatePoolError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
@@ -63,11 +66,13 @@ def connect(url: str | URL, pool: int, *, command_timeout_s: float = COMMAND_TIM
             "timeout": CONNECT_TIMEOUT_S,
             "command_timeout": command_timeout_s,
             "connection_class": PromptConnection,
+            "max_cached_statement_lifetime": 0,  # as long as the connection, instead of five minutes
             "server_settings": {**SERVER_SETTINGS, "statement_timeout": f"{command_timeout_s:.0f}s"},
         },
     )
     if pool:
         _try_idle_ones(engine)
+        _know_vectors(engine)
     return engine
 
 
@@ -88,6 +93,25 @@ def _try_idle_ones(engine: AsyncEngine) -> None:
                 engine.dialect.do_ping(connection)
             except engine.dialect.loaded_dbapi.Error as broken:
                 raise InvalidatePoolError from broken
+
+
+def _know_vectors(engine: AsyncEngine) -> None:
+    """Have vectors sent as they are: number by number they take half the time of a search."""
+
+    @event.listens_for(engine.sync_engine, "connect")
+    def know(connection: Any, _record: Any) -> None:
+        connection.run_async(_set_codec)
+
+
+async def _set_codec(connection: asyncpg.Connection[asyncpg.Record]) -> None:
+    with suppress(ValueError):  # the database has no such type yet
+        await connection.set_type_codec(
+            "halfvec", encoder=_halfvec, decoder=HalfVector.from_binary, schema="public", format="binary"
+        )
+
+
+def _halfvec(vector: NDArray[np.float32]) -> bytes:
+    return HalfVector(vector).to_binary()
 
 
 @asynccontextmanager

@@ -54,12 +54,14 @@ async def upgrade(engine: AsyncEngine) -> None:
             await connection.rollback()
             await connection.execute(text("select pg_advisory_unlock(:lock)"), {"lock": LOCK})
             await connection.commit()
+    await engine.dispose()  # connections from before there were vectors cannot send any
 
 
 async def create_pgvector(engine: AsyncEngine) -> None:
     """Create the extension, if need be, and nothing else; raises as :func:`upgrade`."""
     async with engine.begin() as connection:
         await connection.run_sync(_create_pgvector)
+    await engine.dispose()
 
 
 def _upgrade(connection: Connection) -> None:

@@ -8,12 +8,13 @@ import re
 import zlib
 from typing import Any
 
+import asyncpg
 import msgspec
 from sqlalchemy import select, text
-from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from api.storage import tables
+from api.storage.patience import LimitedEngine
 from api.storage.sessions import title_of
 from pipeline.ending import Outcome
 from pipeline.errors import NobodyWaits, RunGone, StagecastError
@@ -93,10 +94,8 @@ class KeyTaken(StagecastError):
 class PostgresRuns:
     """Keeps the :class:`~pipeline.runner.RunStore` port in the database; holds no connection between its calls."""
 
-    def __init__(self, engine: AsyncEngine, worker: int) -> None:
+    def __init__(self, engine: LimitedEngine, worker: int) -> None:
         self._engine = engine
-        self._alone = engine.execution_options(isolation_level="AUTOCOMMIT")
-        """Each statement is a transaction of its own, in one round trip instead of three."""
         self._worker = worker
 
     async def begin(self, run: Run) -> None:
@@ -109,12 +108,11 @@ class PostgresRuns:
         key, digest = run.idempotency or (None, None)
         question = (run.owner, run.session_id, title_of(run.question), run.id, run.message_id, self._worker)
         try:
-            async with self._alone.connect() as connection:
+            async with self._engine.direct() as connection:
                 if not run.wanted:
                     raise NobodyWaits
-                values = (*question, key, digest, f"{run.message_id}-q", run.question)
-                past = (await connection.exec_driver_sql(BEGIN, values)).all()
-        except IntegrityError as refused:
+                past = await connection.fetch(BEGIN, *question, key, digest, f"{run.message_id}-q", run.question)
+        except asyncpg.IntegrityConstraintViolationError as refused:
             raise await self._why_refused(run) from refused
         run.history = [Message(role, content, whole) for role, content, whole in reversed(past)]
 
@@ -153,9 +151,8 @@ class PostgresRuns:
         told = (run.message_id, clean(outcome.answer), run.owner, run.session_id)
         values = (run.id, self._worker, outcome.status, *storable([*numbers, *counted]), *shown)
         packed = await _packed(frames)
-        async with self._alone.connect() as connection:
-            if not (await connection.exec_driver_sql(FINISH, (*values, packed, *told))).all():
-                raise RunGone(run.id)
+        if not await self._engine.fetch(FINISH, *values, packed, *told):
+            raise RunGone(run.id)
 
     async def events(self, run_id: str) -> list[bytes] | None:
         """Return the frames of a finished run; None when they are not stored, or not any more."""

@@ -19,9 +19,14 @@ MOST = 50_000
 MEMORY = "256MB"
 """For the graph while it is built; what does not fit is built several times as slowly."""
 
-ANALYZED = "document, chunk, posting, term"
+ANALYZED = "document, chunk, posting, term, store"
 """What a search reads."""
 ANALYZE_TIMEOUT_S = 60.0
+IS_ANALYZED = """
+select abs(store.chunks - class.reltuples) <= 0.2 * store.chunks from store, pg_class class
+ where class.oid = 'chunk'::regclass
+"""
+"""Whether the planner's number of chunks, -1 at first, is near the real one; autovacuum comes by sooner or later."""
 
 IS_VALID = "select coalesce((select indisvalid from pg_index where indexrelid = to_regclass($1)), false)"
 
@@ -64,10 +69,10 @@ class VectorIndex:
         if not self._is_out and not await self._lock():
             return
         try:
-            is_missing = not await self._connection.fetchval(IS_VALID, tables.VECTOR_INDEX)
-            if is_missing:
+            is_known = await self._connection.fetchval(IS_ANALYZED)
+            if not await self._connection.fetchval(IS_VALID, tables.VECTOR_INDEX):
                 await self._make()
-            if is_missing or self._written >= LEAST:
+            if not is_known:
                 await self._analyze()
         finally:
             self._is_out = False

@@ -92,6 +92,14 @@ def test_searches_are_planned_for_what_was_loaded(loaded):
     assert known["count"] >= len({"document", "chunk", "posting"})
 
 
+def test_searches_are_planned_for_a_small_load_too(new_database, tmp_path):
+    url = new_database()
+    ingested(written(tmp_path, 3), url, tmp_path)
+    tables = ", ".join(f"'{table}'" for table in vectors.ANALYZED.split(", "))
+    known = run(url, f"select min(reltuples) as rows from pg_class where relname in ({tables})")  # -1: never looked at
+    assert known["rows"] > 0
+
+
 def test_a_load_that_is_killed_and_begun_again_ends_as_one_that_nobody_disturbed(loaded, new_database, tmp_path):
     undisturbed, lines = loaded
     url = new_database()

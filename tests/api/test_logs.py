@@ -38,6 +38,19 @@ def test_an_exception_is_told_by_kind_and_place_and_not_by_its_message(lines):
         assert "canary" not in json.dumps(line)
 
 
+def test_a_line_names_the_module_that_it_comes_from(lines):
+    structlog.get_logger().info("ours")
+    logging.getLogger("library").warning("theirs")
+    assert [line["logger"] for line in lines()] == [__name__, "library"]
+
+
+def test_a_broken_stream_disturbs_nobody(lines):
+    out = io.StringIO()
+    logs.configure("INFO", out)
+    out.close()
+    structlog.get_logger().info("nobody reads this")
+
+
 class Terminal(io.StringIO):
     def isatty(self):
         return True

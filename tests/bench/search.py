@@ -27,7 +27,6 @@ from pathlib import Path
 import numpy as np
 import uvloop
 from sqlalchemy import text
-from sqlalchemy.ext.asyncio import AsyncEngine
 
 from api.ingest.document import Document
 from api.ingest.writer import Prepared, writer
@@ -35,10 +34,11 @@ from api.settings import Settings
 from api.storage import database, migrate, tables
 from api.storage.documents import Documents
 from api.storage.embedded import EmbeddedPostgres
+from api.storage.patience import LimitedEngine
 from pipeline import registry
 from pipeline.chunking import Chunk
 from pipeline.host import Host, Options
-from pipeline.ports import Scope
+from pipeline.ports import Database, Scope
 from pipeline.threads import Threads
 from tests.bench import figures
 
@@ -195,7 +195,7 @@ async def measure(url, folder, chunks, queries):
     kept = await fill(engine, generator, chunks, queries)
     filled_s = time.monotonic() - begun
     embedder.vectors = dict(generator.question(ready) for ready in kept[:queries])
-    host = Host(Options(data_dir=folder), threads, {"embedder": lambda _: embedder}, {AsyncEngine: engine})
+    host = Host(Options(data_dir=folder), threads, {"embedder": lambda _: embedder}, {Database: LimitedEngine(engine)})
     retriever = registry.make("retriever", Settings().retriever, host)
     questions = list(embedder.vectors)
     everything, cpu_ms = await times(retriever, questions, Scope())

@@ -6,18 +6,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 from sqlalchemy import text
-from sqlalchemy.ext.asyncio import AsyncEngine
 
 from api.ingest.document import Document
 from api.ingest.writer import Prepared, writer
 from api.storage import database, migrate
 from api.storage.documents import Documents
+from api.storage.patience import LimitedEngine
 from api.storage.tables import VECTOR_INDEX
 from pipeline.chunking import Chunk, embedded_text
 from pipeline.fakes import FakeEmbedder
 from pipeline.host import Host, Options
 from pipeline.passages import embed_chunks
-from pipeline.ports import Scope
+from pipeline.ports import Database, Scope
 from pipeline.threads import Threads
 from plugins import hybrid
 from plugins.hybrid import HybridRetriever
@@ -44,7 +44,9 @@ async def engine(new_database_async):
 def retriever(engine):
     threads = Threads(1)
     yield HybridRetriever(
-        Host(Options(data_dir=Path()), threads, {"embedder": lambda _: FakeEmbedder()}, {AsyncEngine: engine})
+        Host(
+            Options(data_dir=Path()), threads, {"embedder": lambda _: FakeEmbedder()}, {Database: LimitedEngine(engine)}
+        )
     )
     threads.close()
 
