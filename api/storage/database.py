@@ -57,7 +57,8 @@ def connect(url: str | URL, pool: int, *, command_timeout_s: float = COMMAND_TIM
 
     ``pool`` 0: whoever connects gets a new connection, which is closed and not kept.
     """
-    shared = {"pool_size": pool, "max_overflow": 0, "pool_timeout": REQUEST_S}
+    # The one that was given back last is taken first: its backend has all of it in the processor's caches.
+    shared = {"pool_size": pool, "max_overflow": 0, "pool_timeout": REQUEST_S, "pool_use_lifo": True}
     engine = create_async_engine(
         url,
         **(shared if pool else {"poolclass": NullPool}),
