@@ -155,11 +155,16 @@ def evaluate(  # noqa: PLR0917  # typer calls it by name
 
 
 @app.command()
-def plugins() -> None:
+def plugins(
+    name: Annotated[str | None, typer.Argument(help="Show this one, and its own settings.", show_default=False)] = None,
+) -> None:
     """List the plugins, installed and in force."""
-    from api.listing import list_plugins
+    from api.listing import list_plugins, show_plugins
 
-    list_plugins(_quiet_settings())
+    if name is None:
+        list_plugins(_quiet_settings())
+    else:
+        show_plugins(_quiet_settings(), name)
 
 
 @app.command()

@@ -10,6 +10,7 @@ from typing import Any
 
 import msgspec
 
+from pipeline import plugin_settings
 from pipeline.errors import ConfigurationError
 from pipeline.host import Host
 from pipeline.threaded import as_async
@@ -124,11 +125,14 @@ def make(kind: str, name: str, host: Host) -> Any:
 
     Raises:
         UnknownPlugin, DuplicatePlugin: See :func:`find`.
+        BadSetting: One of its own settings is missing or malformed.
         BrokenPlugin: Its import or constructor raised, or it lacks what its port asks for.
     """
     entry, port = find(kind, name), PORTS[kind]
     try:
-        plugin = entry.load()(host)
+        maker = entry.load()
+        own = plugin_settings.declared_by(maker)
+        plugin = maker(host, plugin_settings.read(own, name, host.given)) if own else maker(host)
     except ConfigurationError:
         raise
     except Exception as problem:
@@ -136,6 +140,11 @@ def make(kind: str, name: str, host: Host) -> Any:
     if breach := _breach(plugin, port):
         raise BrokenPlugin(kind, entry, f"does not keep its port: {breach}")
     return as_async(plugin, host.threads, port.calls, port.streams)
+
+
+def declared(kind: str, name: str) -> plugin_settings.Settings | None:
+    """Return the settings that a plugin declares for itself, if it does; it is imported for that."""
+    return plugin_settings.declared_by(find(kind, name).load())
 
 
 def _breach(plugin: object, port: Port) -> str | None:
