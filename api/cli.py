@@ -168,6 +168,19 @@ def plugins(
 
 
 @app.command()
+def check(
+    name: Annotated[str, typer.Argument(help="A plugin's name, as `stagecast plugins` lists it.", show_default=False)],
+) -> None:
+    """Put an installed plugin through the checks of its port.
+
+    Retrievers and stages are asked about the collection, which a server may have open at the time.
+    """
+    from api.checking import check
+
+    raise typer.Exit(_run(check(_quiet_settings(), name)))
+
+
+@app.command()
 def schema() -> None:
     """Print the OpenAPI description of routes and events, as JSON."""
     from api.app import describe

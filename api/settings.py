@@ -149,7 +149,7 @@ class Settings(BaseSettings):
             raise BadSetting(f"setting {PREFIX}STAGE_IDLE_TIMEOUTS_S: no stage in force is named {names}")
         return self
 
-    @cached_property
+    @property
     def plugins(self) -> dict[str, str]:
         """The name of the plugin in force for each port that has one."""
         return {

@@ -90,7 +90,7 @@ async def running(settings: Settings, *, share: bool = False, renew: bool = Fals
                 await system.runner.close()
                 await system.worker.end()
                 for part in (*system.host.made().values(), *(stage for _, stage in system.stages)):
-                    await _called(part, "close")
+                    await close(part)
     finally:
         threads.close()
 
@@ -132,6 +132,11 @@ def _check_plugins_settings(settings: Settings, made: list[str]) -> None:
 async def warm(part: Any) -> None:
     """Load what a plugin would otherwise load at its first use."""
     await _called(part, "warm")
+
+
+async def close(part: Any) -> None:
+    """Let go of what a plugin holds."""
+    await _called(part, "close")
 
 
 async def _called(part: Any, name: str) -> None:
