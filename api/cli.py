@@ -168,6 +168,18 @@ def plugins(
 
 
 @app.command()
+def new(
+    kind: Annotated[str, typer.Argument(help="retriever, reranker, llm, embedder or stage.", show_default=False)],
+    name: Annotated[str, typer.Argument(help="Its name: lower case letters, digits, hyphens.", show_default=False)],
+    folder: Annotated[Path, typer.Option(help="Where the package's folder is made.")] = Path(),
+) -> None:
+    """Write a plugin of one's own to begin with: a package with code, entry point and test."""
+    from api.scaffold import write
+
+    typer.echo(write(kind, name, folder))
+
+
+@app.command()
 def check(
     name: Annotated[str, typer.Argument(help="A plugin's name, as `stagecast plugins` lists it.", show_default=False)],
 ) -> None:
