@@ -18,12 +18,14 @@ from pipeline.threads import Threads
 
 
 async def check(settings: Settings, name: str) -> int:
-    """Check every plugin of a name, print what was found, and return the exit code.
+    """Check every plugin of a name, or one of ``kind:name``, print what was found, and return the exit code.
 
     Raises:
         ConfigurationError: There is none, or it cannot be made.
     """
-    kinds = [row.kind for row in registry.installed() if row.name == name and row.kind in CHECKS]
+    wanted, _, name = name.rpartition(":")
+    named = [row.kind for row in registry.installed() if row.name == name and row.kind in CHECKS]
+    kinds = [kind for kind in named if wanted in {"", kind}]
     if not kinds:
         raise ConfigurationError(
             f"no {', '.join(CHECKS)} is named {name!r}; `stagecast plugins` lists those that are installed"
@@ -31,7 +33,7 @@ async def check(settings: Settings, name: str) -> int:
     console, breaches = Console(), 0
     for kind in kinds:
         console.print(f"[bold]{kind} {name}[/bold]")
-        async with _made(settings, kind, name) as plugin:
+        async with ready(settings, kind, name) as plugin:
             async for one in verdicts(kind, plugin):
                 breaches += bool(one.breach)
                 mark = "[red]failed[/red]" if one.breach else "[green]passed[/green]"
@@ -42,7 +44,7 @@ async def check(settings: Settings, name: str) -> int:
 
 
 @asynccontextmanager
-async def _made(settings: Settings, kind: str, name: str) -> AsyncGenerator[Any]:
+async def ready(settings: Settings, kind: str, name: str) -> AsyncGenerator[Any]:
     """Lend a plugin that is ready, whatever the settings have in force."""
     if kind == "embedder":  # a collection belongs to the embedder that filled it, so this one is made without
         threads = Threads(settings.threads)

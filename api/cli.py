@@ -181,7 +181,9 @@ def new(
 
 @app.command()
 def check(
-    name: Annotated[str, typer.Argument(help="A plugin's name, as `stagecast plugins` lists it.", show_default=False)],
+    name: Annotated[
+        str, typer.Argument(help="A plugin's name, or kind:name where several have it.", show_default=False)
+    ],
 ) -> None:
     """Put an installed plugin through the checks of its port.
 

@@ -55,7 +55,7 @@ import msgspec
 
 from pipeline.ports import Passage
 
-BOOKS = {"zebra": "The zebra lives in herds. Its stripes confuse flies.", "lion": "The lion sleeps for most of the day."}
+BOOKS = {"zebra": "The zebra lives in herds. Its stripes confuse flies.", "lion": "The lion sleeps all day."}
 
 
 class $class_name:
