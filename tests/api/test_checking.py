@@ -61,6 +61,7 @@ def test_a_name_that_nothing_has_is_told(tmp_path):
 def test_pytest_runs_the_checks_as_tests(tmp_path):
     done = subprocess.run(
         [sys.executable, "-m", "pytest", "--pyargs", "pipeline.conformance", "--plugin", "embedder:minilm"],
-        cwd=tmp_path, env=clean_environment(data_dir=tmp_path), capture_output=True, text=True, timeout=110, check=False,
+        cwd=tmp_path, env=clean_environment(data_dir=tmp_path), capture_output=True, text=True, timeout=110,
+        check=False,
     )  # fmt: skip
     assert " 9 passed" in done.stdout, done.stdout + done.stderr
