@@ -155,11 +155,43 @@ def evaluate(  # noqa: PLR0917  # typer calls it by name
 
 
 @app.command()
-def plugins() -> None:
+def plugins(
+    name: Annotated[str | None, typer.Argument(help="Show this one, and its own settings.", show_default=False)] = None,
+) -> None:
     """List the plugins, installed and in force."""
-    from api.listing import list_plugins
+    from api.listing import list_plugins, show_plugins
 
-    list_plugins(_quiet_settings())
+    if name is None:
+        list_plugins(_quiet_settings())
+    else:
+        show_plugins(_quiet_settings(), name)
+
+
+@app.command()
+def new(
+    kind: Annotated[str, typer.Argument(help="retriever, reranker, llm, embedder or stage.", show_default=False)],
+    name: Annotated[str, typer.Argument(help="Its name: lower case letters, digits, hyphens.", show_default=False)],
+    folder: Annotated[Path, typer.Option(help="Where the package's folder is made.")] = Path(),
+) -> None:
+    """Write a plugin of one's own to begin with: a package with code, entry point and test."""
+    from api.scaffold import write
+
+    typer.echo(write(kind, name, folder))
+
+
+@app.command()
+def check(
+    name: Annotated[
+        str, typer.Argument(help="A plugin's name, or kind:name where several have it.", show_default=False)
+    ],
+) -> None:
+    """Put an installed plugin through the checks of its port.
+
+    Retrievers and stages are asked about the collection, which a server may have open at the time.
+    """
+    from api.checking import check
+
+    raise typer.Exit(_run(check(_quiet_settings(), name)))
 
 
 @app.command()

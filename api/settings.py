@@ -16,11 +16,12 @@ from sqlalchemy.exc import ArgumentError
 
 from api.access import parse_keys
 from api.storage.embedded import default_folder
-from pipeline.errors import ConfigurationError
+from pipeline import plugin_settings, registry
+from pipeline.errors import BadSetting
 from pipeline.host import Options
 from pipeline.live import Limits
 
-PREFIX = "STAGECAST_"
+PREFIX = plugin_settings.PREFIX
 ENV_FILE = ".env"
 SECRET = {"DATABASE_URL", "API_KEYS"}
 """Never shown: a password or a key may be in them."""
@@ -28,10 +29,6 @@ ORIGIN = re.compile(r"https?://[A-Za-z0-9.-]+(:\d{1,5})?|https?://\[[0-9a-fA-F:]
 
 Seconds = Annotated[float, Field(gt=0, le=86_400)]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]+$")]
-
-
-class BadSetting(ConfigurationError):
-    """A setting is unknown or malformed."""
 
 
 class Settings(BaseSettings):
@@ -152,7 +149,7 @@ class Settings(BaseSettings):
             raise BadSetting(f"setting {PREFIX}STAGE_IDLE_TIMEOUTS_S: no stage in force is named {names}")
         return self
 
-    @cached_property
+    @property
     def plugins(self) -> dict[str, str]:
         """The name of the plugin in force for each port that has one."""
         return {
@@ -162,6 +159,11 @@ class Settings(BaseSettings):
             "embedder": self.embedder or ("litellm" if self.embedding_model else "minilm"),
             "bus": self.bus,
         }
+
+    @cached_property
+    def of_plugins(self) -> dict[str, str]:
+        """What is given besides the settings here: those of plugins, by their names in capitals."""
+        return {name: value for name, value in _given().items() if value and name not in KNOWN}
 
     @property
     def options(self) -> Options:
@@ -198,16 +200,24 @@ def _listed(value: str) -> list[str]:
     return [entry.strip() for entry in value.split(",") if entry.strip()]
 
 
+KNOWN = {PREFIX + name.upper() for name in Settings.model_fields}
+
+
+def _given() -> dict[str, str]:
+    """Return our variables, by their names in capitals; the environment goes before ``.env``."""
+    found = {**dotenv_values(ENV_FILE), **os.environ}
+    return {name.upper(): value or "" for name, value in found.items() if name.upper().startswith(PREFIX)}
+
+
 def load() -> Settings:
-    """Read the settings.
+    """Read the settings; those of plugins are looked at when they are made.
 
     Raises:
         BadSetting: One is unknown or malformed; the message names it.
     """
-    given = {name for name in (*os.environ, *dotenv_values(ENV_FILE)) if name.upper().startswith(PREFIX)}
-    known = {PREFIX + name.upper() for name in Settings.model_fields}
-    if unknown := sorted(name for name in given if name.upper() not in known):
-        raise BadSetting(f"unknown setting {', '.join(unknown)}; known: {', '.join(sorted(known))}")
+    of_plugins = tuple(plugin_settings.prefix(row.name) for row in registry.installed())
+    if unknown := sorted(name for name in _given() if name not in KNOWN and not name.startswith(of_plugins)):
+        raise BadSetting(f"unknown setting {', '.join(unknown)}; known: {', '.join(sorted(KNOWN))}")
     try:
         settings = Settings()
     except ValidationError as problem:

@@ -13,13 +13,14 @@ import structlog
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from api.runs import Capacity, Runs
-from api.settings import Settings
+from api.settings import KNOWN, Settings
 from api.storage import database
 from api.storage.documents import Documents
 from api.storage.patience import LimitedEngine
 from api.storage.runs import PostgresRuns
 from api.storage.worker import Worker
-from pipeline import registry
+from pipeline import plugin_settings, registry
+from pipeline.errors import BadSetting
 from pipeline.host import Host
 from pipeline.ports import Database, EventBus, Stage
 from pipeline.runner import Runner
@@ -89,7 +90,7 @@ async def running(settings: Settings, *, share: bool = False, renew: bool = Fals
                 await system.runner.close()
                 await system.worker.end()
                 for part in (*system.host.made().values(), *(stage for _, stage in system.stages)):
-                    await _called(part, "close")
+                    await close(part)
     finally:
         threads.close()
 
@@ -97,9 +98,11 @@ async def running(settings: Settings, *, share: bool = False, renew: bool = Fals
 def _assemble(settings: Settings, patient: AsyncEngine, threads: Threads) -> System:
     engine = LimitedEngine(patient)
     makers = {kind: partial(registry.make, kind, name) for kind, name in settings.plugins.items()}
-    host = Host(settings.options, threads, makers, {AsyncEngine: engine, Database: engine})
+    services = {AsyncEngine: engine, Database: engine}
+    host = Host(settings.options, threads, makers, services, settings.of_plugins)
     stages: list[tuple[str, Stage]] = [(name, registry.make("stage", name, host)) for name in settings.stages]
     bus: EventBus = registry.make("bus", settings.bus, host)
+    _check_plugins_settings(settings, [*host.made()])
     # The worker keeps its connection, so it must not be one of those that requests wait for.
     worker = Worker(database.connect(patient.url, 0), settings.event_retention_s, live=lambda: runner.ids)
     store = PostgresRuns(engine, worker.key)
@@ -110,9 +113,31 @@ def _assemble(settings: Settings, patient: AsyncEngine, threads: Threads) -> Sys
     return System(settings, engine, host, stages, bus, runner, runs, Documents(engine), worker)
 
 
+def _check_plugins_settings(settings: Settings, made: list[str]) -> None:
+    """Refuse variables that no plugin in force knows, and plugins whose settings are named like the server's."""
+    in_force = [(kind, settings.plugins[kind]) for kind in made]
+    in_force += [("bus", settings.bus), *(("stage", name) for name in settings.stages)]
+    known = {
+        setting.variable
+        for kind, name in in_force
+        for setting in plugin_settings.listed(registry.declared(kind, name), name)
+    }
+    if taken := sorted(known & KNOWN):
+        raise BadSetting(f"a plugin declares {', '.join(taken)}, which the server itself has; rename the plugin")
+    prefixes = tuple(plugin_settings.prefix(name) for _, name in in_force)
+    if odd := sorted(name for name in settings.of_plugins if name.startswith(prefixes) and name not in known):
+        named = ", ".join(sorted(known)) or "none"
+        raise BadSetting(f"unknown setting {', '.join(odd)}; those of the plugins in force: {named}")
+
+
 async def warm(part: Any) -> None:
     """Load what a plugin would otherwise load at its first use."""
     await _called(part, "warm")
+
+
+async def close(part: Any) -> None:
+    """Let go of what a plugin holds."""
+    await _called(part, "close")
 
 
 async def _called(part: Any, name: str) -> None:

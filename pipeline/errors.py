@@ -28,6 +28,10 @@ class ConfigurationError(StagecastError):
     """Stops the start; its message names the culprit and the remedy."""
 
 
+class BadSetting(ConfigurationError):
+    """A setting is unknown or malformed."""
+
+
 class RunError(StagecastError):
     """Ends a run with an ``error`` event.
 

@@ -54,8 +54,11 @@ class Host:
         threads: Threads,
         parts: Mapping[str, Callable[[Host], object]],
         services: Mapping[type, object] | None = None,
+        given: Mapping[str, str] | None = None,
     ) -> None:
         self.options = options
+        self.given = given or {}
+        """The variables that may be plugins' own settings (:mod:`pipeline.plugin_settings`)."""
         self.threads = threads
         self._makers = parts
         self._services = services or {}

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
 import msgspec
 
+from pipeline import plugin_settings
 from pipeline.errors import ConfigurationError
 from pipeline.host import Host
 from pipeline.threaded import as_async
@@ -79,6 +80,10 @@ class BrokenPlugin(ConfigurationError):
         super().__init__(f"the {kind} {entry.name!r} ({entry.value}, from {distribution(entry)}) {reason}")
 
 
+class PortNotKept(TypeError):
+    """A plugin lacks what its port asks for."""
+
+
 class Installed(msgspec.Struct, frozen=True):
     """A plugin that could be named in the settings; it is not imported to be listed."""
 
@@ -124,18 +129,37 @@ def make(kind: str, name: str, host: Host) -> Any:
 
     Raises:
         UnknownPlugin, DuplicatePlugin: See :func:`find`.
+        BadSetting: One of its own settings is missing or malformed.
         BrokenPlugin: Its import or constructor raised, or it lacks what its port asks for.
     """
-    entry, port = find(kind, name), PORTS[kind]
+    entry = find(kind, name)
     try:
-        plugin = entry.load()(host)
+        return made_by(entry.load(), kind, name, host)
     except ConfigurationError:
         raise
+    except PortNotKept as breach:
+        raise BrokenPlugin(kind, entry, f"does not keep its port: {breach}") from None
     except Exception as problem:
         raise BrokenPlugin(kind, entry, f"failed to start: {type(problem).__name__}: {problem}") from problem
+
+
+def made_by(maker: Callable[..., object], kind: str, name: str, host: Host) -> Any:
+    """Make a plugin that need not be installed, as :func:`make` does.
+
+    Raises:
+        BadSetting: One of its own settings is missing or malformed.
+        PortNotKept: It lacks what its port asks for.
+    """
+    own, port = plugin_settings.declared_by(maker), PORTS[kind]
+    plugin = maker(host, plugin_settings.read(own, name, host.given)) if own else maker(host)
     if breach := _breach(plugin, port):
-        raise BrokenPlugin(kind, entry, f"does not keep its port: {breach}")
+        raise PortNotKept(breach)
     return as_async(plugin, host.threads, port.calls, port.streams)
+
+
+def declared(kind: str, name: str) -> plugin_settings.Settings | None:
+    """Return the settings that a plugin declares for itself, if it does; it is imported for that."""
+    return plugin_settings.declared_by(find(kind, name).load())
 
 
 def _breach(plugin: object, port: Port) -> str | None:

@@ -82,8 +82,8 @@ def _embedder(settings: Settings) -> str:
     """Return what names the vectors; the embedder is made for this, and loads nothing yet."""
     threads = Threads(1)
     try:
-        made = registry.make("embedder", settings.plugins["embedder"], Host(settings.options, threads, {}))
-        return str(made.name)
+        host = Host(settings.options, threads, {}, given=settings.of_plugins)
+        return str(registry.make("embedder", settings.plugins["embedder"], host).name)
     finally:
         threads.close()
 

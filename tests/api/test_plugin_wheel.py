@@ -10,7 +10,7 @@ import httpx
 import pytest
 
 from tests.api.test_start import failed_start
-from tests.conftest import answer_of, ask, first
+from tests.conftest import answer_of, ask, clean_environment, first
 
 EXAMPLE = Path(__file__).parent.parent / "example_plugin"
 
@@ -86,6 +86,48 @@ def test_a_plugin_that_is_installed_but_not_chosen_is_not_imported(start_server,
     server = start_server(database_url=new_database(), sample=False)
     assert "spy" in {row["name"] for row in httpx.get(f"{server.url}/plugins").json()["installed"]}
     assert not marker.exists()
+
+
+def test_a_plugins_own_settings_are_given_by_variables_of_its_name(start_server, site, new_database):
+    server = start_server(
+        database_url=new_database(), sample=False, retriever="shelf", llm="parrot", shelf_books="lion, zebra"
+    )
+    assert answer_of(ask(server, "zebra?")) == "The zebra has stripes. [1]"
+    other = start_server(database_url=new_database(), sample=False, retriever="shelf", llm="parrot", shelf_books="lion")
+    assert first(ask(other, "zebra?"), "generation_complete")["finish_reason"] == "no_sources"
+
+
+def test_the_command_shows_what_can_be_set_of_a_plugin(site, tmp_path):
+    shown = subprocess.run(
+        [sys.executable, "-m", "api.cli", "plugins", "shelf"],
+        env=clean_environment(data_dir=tmp_path, shelf_books="lion") | {"COLUMNS": "160"},
+        capture_output=True, text=True, check=True, timeout=60,
+    ).stdout  # fmt: skip
+    assert "retriever shelf  stagecast_example:Shelf, from stagecast-example 1.2.3" in shown
+    assert "A retriever with plain functions" in shown
+    assert "STAGECAST_SHELF_BOOKS  str, ...  zebra,lion  lion  what stands on the shelf" in shown
+
+
+@pytest.mark.parametrize(
+    ("given", "named"),
+    [
+        ({"shelf_book": "lion"}, "STAGECAST_SHELF_BOOK; those of the plugins in force: STAGECAST_SHELF_BOOKS"),
+        ({"shelve_books": "lion"}, "unknown setting STAGECAST_SHELVE_BOOKS"),
+    ],
+)
+def test_a_setting_that_no_plugin_knows_stops_the_start(site, tmp_path, new_database, given, named):
+    assert named in failed_start(tmp_path, retriever="shelf", database_url=new_database(), **given)
+
+
+def test_a_plugin_cannot_take_a_name_of_the_servers_settings(site, tmp_path, new_database):
+    code = (
+        "import msgspec\nclass Plugin:\n    model = 'x'\n    class Settings(msgspec.Struct):\n        model: str = ''\n"
+        "    def __init__(self, host, settings): pass\n    def stream(self, p): yield ''"
+    )
+    make_plugin(site, "llm", code, group="stagecast.llms")
+    message = failed_start(tmp_path, llm="llm", database_url=new_database())
+    assert "STAGECAST_LLM_MODEL" in message
+    assert "rename" in message
 
 
 def make_plugin(site, name, code, *, group, distribution=None):

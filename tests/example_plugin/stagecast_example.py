@@ -1,5 +1,9 @@
 """A retriever, an LLM and a stage: the examples of the README, as a distribution of its own."""
 
+from typing import Annotated
+
+import msgspec
+
 from pipeline.events import stage_events
 from pipeline.ports import Passage
 
@@ -10,12 +14,17 @@ ShoutStart, ShoutComplete = stage_events("shout")
 class Shelf:
     """A retriever with plain functions: they run in threads."""
 
-    def __init__(self, host):
-        pass
+    class Settings(msgspec.Struct, frozen=True):
+        """What can be set: ``STAGECAST_SHELF_BOOKS``."""
+
+        books: Annotated[tuple[str, ...], msgspec.Meta(description="what stands on the shelf")] = tuple(BOOKS)
+
+    def __init__(self, host, settings):
+        self._books = {name: BOOKS[name] for name in settings.books}
 
     def search(self, question, limit, scope):
         asked = question.lower()
-        found = [(name, text) for name, text in BOOKS.items() if name in asked]
+        found = [(name, text) for name, text in self._books.items() if name in asked]
         return [
             Passage(chunk_id=n, document_id=name, title=name.title(), text=text, score=1.0)
             for n, (name, text) in enumerate(found[:limit])
