@@ -21,6 +21,9 @@ from api.http.collection import delete_document, list_documents, read_document, 
 from api.http.guard import Guard
 from api.http.health import health, plugins, ready
 from api.http.jobs import read_job, read_job_events
+from api.http.metrics import metrics
+from api.http.openai_chat import complete
+from api.http.openai_models import embed, list_models, read_model
 from api.http.page import asset, index
 from api.http.problems import HANDLERS, not_ready, refuse
 from api.http.runs import cancel_run, read_events, read_run
@@ -40,6 +43,7 @@ ROUTES = [
     health,
     ready,
     plugins,
+    metrics,
     chat,
     read_run,
     read_events,
@@ -56,6 +60,10 @@ ROUTES = [
     delete_document,
     read_job,
     read_job_events,
+    complete,
+    list_models,
+    read_model,
+    embed,
 ]
 
 

@@ -69,7 +69,7 @@ class Boot:
                 self.system, self.jobs = system, Jobs(system)
                 try:
                     await self._prepare(system)
-                    with LoopWatch(plugin_modules(self.settings)):
+                    with LoopWatch(plugin_modules(self.settings), system.metrics.loop_lag.observe):
                         await self._leave.wait()
                 finally:
                     await self.jobs.close()

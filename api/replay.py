@@ -14,15 +14,19 @@ REMEMBERED = 10_000
 """Readers of lost runs that are known to have been told; one that is forgotten is told again."""
 
 
-class Readable(Protocol):
+class Batches(Protocol):
+    """Where what a client is sent can be read."""
+
+    def read(self, run_id: str, after: int = 0) -> AsyncGenerator[list[bytes]]:
+        """Yield the frames behind number ``after``, in batches."""
+        ...
+
+
+class Readable(Batches, Protocol):
     """Where a run's events can be read: the bus, or what was stored."""
 
     async def frames(self, run_id: str) -> list[bytes] | None:
         """Return the frames so far; None when they are lost."""
-        ...
-
-    def read(self, run_id: str, after: int = 0) -> AsyncGenerator[list[bytes]]:
-        """Yield the frames behind number ``after``, in batches."""
         ...
 
 

@@ -97,6 +97,16 @@ class Runs:
         self._replayed: WeakValueDictionary[str, Stored] = WeakValueDictionary()
         """Logs that are being read: one copy serves all readers, those that never read included."""
 
+    @property
+    def count(self) -> int:
+        """How many runs are under way, or about to be."""
+        return self._runner.count
+
+    @property
+    def readers(self) -> int:
+        """How many readers there are of runs that this server answers or has just answered."""
+        return sum(watch.readers for watch in self._watches.values())
+
     async def start(self, run: Run, *, keep: bool = False, take_over: bool = False) -> None:
         """Set a run going; its first event is on the bus when this returns.
 
@@ -190,7 +200,7 @@ class Runs:
             await asyncio.sleep(STARTING_POLL_S)
         raise Elsewhere(run_id)
 
-    async def finished(self, owner: str, run_id: str) -> Answer:
+    async def concluded(self, owner: str, run_id: str) -> StoredRun:
         """Wait until the run has ended and return it.
 
         Raises:
@@ -198,9 +208,9 @@ class Runs:
         """
         run, told = self._live(owner, run_id), self._runner.told(run_id)
         if run and told:
-            return _live_answer(run, await asyncio.shield(told))
-        found = _ended(await self.find(owner, run_id))
-        if found is None:
+            return StoredRun(run.id, run.session_id, run.message_id, await asyncio.shield(told))
+        found = await self._store.find(owner, run_id)
+        if found is None or found.outcome.status == "running":
             raise Elsewhere(run_id)
         return found
 
@@ -210,7 +220,7 @@ class Runs:
         if run and progress:
             return _live_answer(run, progress)
         stored = await self._store.find(owner, run_id)
-        return None if stored is None else _answer(stored)
+        return None if stored is None else answer_of(stored)
 
     async def is_stored(self, run_id: str, within_s: float = TAKE_OVER_S) -> bool:
         """Wait until the end of a run under way is stored; False when that takes too long."""
@@ -253,10 +263,11 @@ def _ended(answer: Answer | None) -> Answer | None:
 
 
 def _live_answer(run: Run, outcome: Outcome) -> Answer:
-    return _answer(StoredRun(run.id, run.session_id, run.message_id, outcome))
+    return answer_of(StoredRun(run.id, run.session_id, run.message_id, outcome))
 
 
-def _answer(stored: StoredRun) -> Answer:
+def answer_of(stored: StoredRun) -> Answer:
+    """Return a run as it is shown."""
     outcome = stored.outcome
     return Answer(
         run_id=stored.run_id,

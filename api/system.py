@@ -10,8 +10,10 @@ from typing import Any
 
 import msgspec
 import structlog
+from sqlalchemy import QueuePool
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from api.metrics import Metrics
 from api.runs import Capacity, Runs
 from api.settings import KNOWN, Settings
 from api.storage import database
@@ -43,6 +45,7 @@ class System(msgspec.Struct, frozen=True):
     documents: Documents
     """Those that everybody may read."""
     worker: Worker
+    metrics: Metrics
 
 
 def check_plugins(settings: Settings) -> None:
@@ -106,11 +109,22 @@ def _assemble(settings: Settings, patient: AsyncEngine, threads: Threads) -> Sys
     # The worker keeps its connection, so it must not be one of those that requests wait for.
     worker = Worker(database.connect(patient.url, 0), settings.event_retention_s, live=lambda: runner.ids)
     store = PostgresRuns(engine, worker.key)
-    runner = Runner(stages, bus, store, settings.limits)
+    metrics = Metrics()
+    runner = Runner(stages, bus, store, settings.limits, [metrics.concluded])
     capacity = Capacity(settings.max_streams, settings.max_streams_per_key)
     runs = Runs(runner, bus, store, capacity, settings.resume_grace_s)
     log.info("system.assembled", stages=list(settings.stages), **settings.plugins)
-    return System(settings, engine, host, stages, bus, runner, runs, Documents(engine), worker)
+    _show_gauges(metrics, engine, runs)
+    return System(settings, engine, host, stages, bus, runner, runs, Documents(engine), worker, metrics)
+
+
+def _show_gauges(metrics: Metrics, engine: AsyncEngine, runs: Runs) -> None:
+    pool = engine.sync_engine.pool
+    assert isinstance(pool, QueuePool)
+    metrics.gauge("runs_under_way", "Questions that are being answered.", lambda: runs.count)
+    metrics.gauge("open_streams", "Readers of runs that are connected.", lambda: runs.readers)
+    metrics.gauge("database_connections_in_use", "Connections lent by the database's pool.", pool.checkedout)
+    metrics.gauge("database_connections", "As many as the database's pool may lend.", pool.size)
 
 
 def _check_plugins_settings(settings: Settings, made: list[str]) -> None:

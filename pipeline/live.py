@@ -55,6 +55,8 @@ class LiveRun:
         self.timings: dict[str, StageTime] = {}
         self.pieces: list[str] = []
         self.first_token: float | None = None
+        self.queued_ms: dict[str, float] = {}
+        """How long each stage stood in line, of those that tell."""
         self.finish_reason: str | None = None
         self.stop: asyncio.Future[Stop] = loop.create_future()
         self.told: asyncio.Future[Any] = loop.create_future()
@@ -64,6 +66,7 @@ class LiveRun:
         self.closed = False
         self.events, self.sent_bytes = 0, 0
         self._queue = queueing.QueueTime()
+        self._longest_gap = 0.0
         self._asked: float | None = None
         self._limits = limits
         self._seen: list[str] = []
@@ -84,6 +87,11 @@ class LiveRun:
     def first_token_ms(self) -> float | None:
         """Time from the question to the first token; None before it."""
         return None if self.first_token is None else since_ms(self.begun, self.first_token)
+
+    @property
+    def token_gap_ms(self) -> float | None:
+        """The longest time between two tokens that came one after the other; None when there were no two."""
+        return since_ms(0, self._longest_gap) if self._longest_gap else None
 
     def request_stop(self, why: Stop) -> None:
         """Ask for an early end; the first reason given stands."""
@@ -115,7 +123,7 @@ class LiveRun:
         self.timings[self.stage] = StageTime(elapsed_ms)
         measured: dict[str, object] = {"elapsed_ms": elapsed_ms}
         if hasattr(event.content, "queued_ms"):  # type: ignore[attr-defined]  # every event has a content
-            measured["queued_ms"] = min(round(self._queue.waited_ms, 2), elapsed_ms)
+            measured["queued_ms"] = self.queued_ms[self.stage] = min(round(self._queue.waited_ms, 2), elapsed_ms)
         if isinstance(event, GenerationComplete):
             self.finish_reason = event.content.finish_reason
             first_ms = None if self.first_token is None else since_ms(self.stage_begun, self.first_token)
@@ -130,13 +138,15 @@ class LiveRun:
     def touch(self, sent_bytes: int, tokens: list[str] | None) -> None:
         """Note that an event was sent, or pieces of the answer: the idle limit begins anew."""
         self.silent = False
-        self.last_event = time.monotonic()
+        before, self.last_event = self.last_event, time.monotonic()
         self.sent_bytes += sent_bytes
         if tokens is None:
             self.events += 1
             return
         if self.first_token is None:
             self.first_token = self.last_event
+        elif self.last_event - before > self._longest_gap:
+            self._longest_gap = self.last_event - before
         self._asked = None
         self.events += len(tokens)
         self.pieces += tokens

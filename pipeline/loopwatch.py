@@ -6,7 +6,7 @@ import asyncio
 import sys
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from types import FrameType
 from typing import Self
 
@@ -22,11 +22,13 @@ BLOCKED_S = 0.2
 class LoopWatch:
     """Looks from a thread of its own whether the loop still turns; to be entered in the loop.
 
-    ``plugins``: what to call the plugin of each module, for example ``{"my_plugins": "llm parrot"}``.
+    ``plugins``: what to call the plugin of each module, for example ``{"my_plugins": "llm parrot"}``. ``told`` is
+    given the seconds that each look waited for the loop, in the watching thread.
     """
 
-    def __init__(self, plugins: Mapping[str, str]) -> None:
+    def __init__(self, plugins: Mapping[str, str], told: Callable[[float], object] | None = None) -> None:
         self._plugins = plugins
+        self._told = told
         self._left = threading.Event()
         self._turned = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="loop-watch", daemon=True)
@@ -53,6 +55,8 @@ class LoopWatch:
                 self._tell()
                 self._turned.wait()
                 log.warning("loop.free_again", blocked_ms=round((time.monotonic() - asked) * 1000))
+            if self._told:
+                self._told(time.monotonic() - asked)
 
     def _tell(self) -> None:
         frame = sys._current_frames().get(self._loop_thread)  # noqa: SLF001  # the only way to another thread's stack

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import aclosing, suppress
 from itertools import chain, repeat
 from typing import Any, Protocol
@@ -57,14 +57,26 @@ class RunStore(Protocol):
         ...
 
 
+Observer = Callable[[LiveRun, Outcome], None]
+"""Is shown each run when it is known how it ends, before its readers are told."""
+
+
 class Runner:
     """Runs questions through the stages; whatever happens inside a run, it ends with one terminal event."""
 
-    def __init__(self, stages: Sequence[tuple[str, Stage]], bus: EventBus, store: RunStore, limits: Limits) -> None:
+    def __init__(
+        self,
+        stages: Sequence[tuple[str, Stage]],
+        bus: EventBus,
+        store: RunStore,
+        limits: Limits,
+        observers: Sequence[Observer] = (),
+    ) -> None:
         self._stages = stages
         self._bus = bus
         self._store = store
         self._limits = limits
+        self._observers = (*observers,)
         self._live: dict[str, LiveRun] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._left_behind: set[asyncio.Task[Any]] = set()
@@ -232,7 +244,7 @@ class Runner:
             whole = outcome_of(live, "completed")
             last = self._bus.last_frame(live.run.id, last_event(live, whole))
             if await self._stored_in_time(live, whole, last):
-                log_run(live, whole, None)
+                self._show(live, whole, None)
                 self._tell(live, whole, last)
                 return whole
             failure = failure_of(live, asyncio.CancelledError()) if live.stop.done() else UNSTORED
@@ -240,10 +252,15 @@ class Runner:
             failure = failure_of(live, broken)
         outcome = outcome_of(live, "error" if failure else "cancelled", failure)
         last = self._bus.last_frame(live.run.id, last_event(live, outcome))
-        log_run(live, outcome, broken)
+        self._show(live, outcome, broken)
         self._tell(live, outcome, last)
         await self._store_patiently(live, outcome, last, STORE_PATIENCE_S)
         return outcome
+
+    def _show(self, live: LiveRun, outcome: Outcome, broken: BaseException | None) -> None:
+        log_run(live, outcome, broken)
+        for observe in self._observers:
+            observe(live, outcome)
 
     def _tell(self, live: LiveRun, outcome: Outcome, last: bytes) -> None:
         self._bus.close(live.run.id, last)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+from collections.abc import Callable
 from typing import Annotated, Any, Literal
 
 import msgspec
@@ -20,9 +21,9 @@ from api.http.problems import AnyRequest, failed, refuse
 from api.http.runs import stream_of
 from api.http.schema import StreamOperation
 from api.http.sse import gone
-from api.runs import Answer, Runs, TooManyOfOwner, TooManyRuns, new_run
+from api.runs import Answer, Runs, TooManyOfOwner, TooManyRuns, answer_of, new_run
 from api.settings import Settings
-from api.storage.runs import KeyTaken, SessionBusy
+from api.storage.runs import KeyTaken, SessionBusy, StoredRun
 from pipeline.errors import NobodyWaits
 from pipeline.ports import Run
 from pipeline.text import clean
@@ -89,15 +90,11 @@ async def chat(
     streamed = _wants_stream(data, request)
     idempotency = (idempotency_key, _digest(data)) if idempotency_key else None
     run = new_run(caller.owner, data.message, data.session_id, data.filters, idempotency)
-    watch = None if data.on_disconnect == "continue" else asyncio.create_task(_note_leaving(run, request.receive))
-    try:
-        run_id = await _started(runs, run, data)
-    finally:
-        if watch:
-            watch.cancel()
+    keep, take_over = data.on_disconnect == "continue", data.if_busy == "cancel"
+    run_id = await started(runs, run, request, keep=keep, take_over=take_over)
     if streamed:
         return await stream_of(runs, caller, run_id, after=0, heartbeat_s=settings.heartbeat_s)
-    return WholeAnswer(runs, caller.owner, run_id)
+    return WholeAnswer(runs, caller.owner, run_id, lambda stored: _whole(stored, request))
 
 
 async def _note_leaving(run: Run, receive: Receive) -> None:
@@ -106,10 +103,14 @@ async def _note_leaving(run: Run, receive: Receive) -> None:
     run.wanted = False
 
 
-async def _started(runs: Runs, run: Run, data: ChatRequest) -> str:
-    """Start the run, or find the one that this very request has started before; return its id."""
+async def started(runs: Runs, run: Run, request: AnyRequest, *, keep: bool = False, take_over: bool = False) -> str:
+    """Start the run, or find the one that this very request has started before; return its id.
+
+    ``keep`` and ``take_over`` are those of :meth:`~api.runs.Runs.start`; whatever it raises is a refusal here.
+    """
+    watch = None if keep else asyncio.create_task(_note_leaving(run, request.receive))
     try:
-        await runs.start(run, keep=data.on_disconnect == "continue", take_over=data.if_busy == "cancel")
+        await runs.start(run, keep=keep, take_over=take_over)
     except TooManyRuns as full:
         raise refuse(503, str(full), retry_after_s=1) from None
     except TooManyOfOwner as full:
@@ -122,7 +123,16 @@ async def _started(runs: Runs, run: Run, data: ChatRequest) -> str:
         if not taken.same:
             raise refuse(422, "Idempotency-Key: it was used for another request.", run_id=taken.run_id) from None
         return taken.run_id
+    finally:
+        if watch:
+            watch.cancel()
     return run.id
+
+
+def _whole(stored: StoredRun, request: AnyRequest) -> Response[Any]:
+    if stored.outcome.error:
+        return failed(stored.outcome.error, stored.run_id).to_response(request)
+    return Response(answer_of(stored), status_code=200)
 
 
 def _digest(data: ChatRequest) -> bytes:
@@ -139,43 +149,47 @@ def _wants_stream(data: ChatRequest, request: AnyRequest) -> bool:
 
 
 class WholeAnswer(Response[None]):
-    """Answers with the run as one JSON object when it has ended, or with a problem when it failed."""
+    """Answers with the run when it has ended, as one object or as a refusal: what ``told`` makes of it."""
 
-    def __init__(self, runs: Runs, owner: str, run_id: str) -> None:
+    def __init__(self, runs: Runs, owner: str, run_id: str, told: Callable[[StoredRun], Response[Any]]) -> None:
         super().__init__(None)
         self._runs = runs
         self._owner = owner
         self._run_id = run_id
+        self._told = told
 
     def to_asgi_response(self, app: Any, request: AnyRequest, **_kwargs: Any) -> ASGIResponse:  # noqa: ARG002  # Litestar's own
         """Return a response that waits while it is being sent: only there is the reader's leaving noticed."""
-        return _WholeAnswerASGI(self._runs, self._owner, self._run_id, request)
+        return _WholeAnswerASGI(self._runs, self._owner, self._run_id, self._told, request)
 
 
 class _WholeAnswerASGI(ASGIResponse):
-    __slots__ = ("_owner", "_request", "_run_id", "_runs")
+    __slots__ = ("_owner", "_request", "_run_id", "_runs", "_told")
 
-    def __init__(self, runs: Runs, owner: str, run_id: str, request: AnyRequest) -> None:
+    def __init__(
+        self,
+        runs: Runs,
+        owner: str,
+        run_id: str,
+        told: Callable[[StoredRun], Response[Any]],
+        request: AnyRequest,
+    ) -> None:
         super().__init__()
         self._runs = runs
         self._owner = owner
         self._run_id = run_id
+        self._told = told
         self._request = request
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         self._runs.join(self._run_id)
-        wait = asyncio.ensure_future(self._runs.finished(self._owner, self._run_id))
+        wait = asyncio.ensure_future(self._runs.concluded(self._owner, self._run_id))
         watch = asyncio.ensure_future(gone(receive))
         try:
             await asyncio.wait({wait, watch}, return_when=asyncio.FIRST_COMPLETED)
             if wait.done():
-                await self._response(wait.result()).to_asgi_response(None, self._request)(scope, receive, send)
+                await self._told(wait.result()).to_asgi_response(None, self._request)(scope, receive, send)
         finally:
             self._runs.leave(self._run_id)
             wait.cancel()
             watch.cancel()
-
-    def _response(self, answer: Answer) -> Response[Any]:
-        if answer.error:
-            return failed(answer.error, answer.run_id).to_response(self._request)
-        return Response(answer, status_code=200)

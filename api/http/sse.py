@@ -14,7 +14,7 @@ from litestar.response.streaming import ASGIStreamingResponse
 from litestar.types import Receive, Scope, Send
 
 from api.http.guard import direct_send
-from api.replay import Readable
+from api.replay import Batches
 from pipeline.ports import BATCH
 
 log = structlog.get_logger()
@@ -83,7 +83,7 @@ class Reader:
 
     def __init__(
         self,
-        source: Readable,
+        source: Batches,
         run_id: str,
         *,
         after: int,

@@ -262,6 +262,8 @@ class Jobs:
         self.bus.close(job.job_id, self.bus.last_frame(job.job_id, last))
         counts = {"stored": job.stored, "unchanged": job.unchanged, "failed": job.failed}
         log.info("ingestion.end", job_id=job.job_id, status=job.status, elapsed_ms=job.elapsed_ms, **counts)
+        for outcome, count in counts.items():
+            self._system.metrics.documents.labels(outcome).inc(count)
         asyncio.get_running_loop().call_later(KEPT_S, self._forget, job.job_id)
         ended = [job_id for job_id, other in self._jobs.items() if other.job.ended]
         for job_id in ended[:-MAX_KEPT]:

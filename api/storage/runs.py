@@ -99,7 +99,7 @@ class PostgresRuns:
         self._worker = worker
 
     async def begin(self, run: Run) -> None:
-        """Store session, question and run; read the conversation before it.
+        """Store session, question and run; read the conversation before it, behind what the run has brought along.
 
         Raises:
             SessionBusy, KeyTaken: Nothing was stored.
@@ -114,7 +114,7 @@ class PostgresRuns:
                 past = await connection.fetch(BEGIN, *question, key, digest, f"{run.message_id}-q", run.question)
         except asyncpg.IntegrityConstraintViolationError as refused:
             raise await self._why_refused(run) from refused
-        run.history = [Message(role, content, whole) for role, content, whole in reversed(past)]
+        run.history = [*run.history, *(Message(role, content, whole) for role, content, whole in reversed(past))]
 
     async def taken(self, run: Run) -> KeyTaken | None:
         """Return that the run's idempotency key is taken already, if it is."""

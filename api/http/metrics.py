@@ -1,0 +1,15 @@
+"""``GET /metrics``: the server's numbers for Prometheus."""
+
+from __future__ import annotations
+
+from litestar import Response, get
+from litestar.di import NamedDependency
+from prometheus_client import CONTENT_TYPE_LATEST
+
+from api.system import System
+
+
+@get("/metrics", media_type="text/plain")
+async def metrics(system: NamedDependency[System]) -> Response[bytes]:
+    """Return all metrics in Prometheus's text format."""
+    return Response(system.metrics.text(), media_type=CONTENT_TYPE_LATEST)
