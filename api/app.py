@@ -36,6 +36,7 @@ from api.settings import Settings
 from api.storage.documents import Documents
 from api.storage.sessions import Sessions
 from api.system import System
+from api.tracing import traced
 
 ROUTES = [
     index,
@@ -69,7 +70,10 @@ ROUTES = [
 
 def create_app(boot: Boot) -> ASGIApp:
     """Return the application; its routes answer 503 until ``boot`` has brought the system up."""
-    return Guard(_routed(boot), boot.access, boot.settings.allowed_hosts)
+    routed: ASGIApp = _routed(boot)
+    if boot.settings.traces != "off":
+        routed = traced(routed)
+    return Guard(routed, boot.access, boot.settings.allowed_hosts)
 
 
 def describe(boot: Boot) -> bytes:

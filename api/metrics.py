@@ -37,6 +37,9 @@ class Metrics:
         self.loop_lag = self._histogram("loop_lag_seconds", "How long the event loop let a call wait, ten times a second.")
         self.documents = self._counter("documents", "Documents that were uploaded, by what became of them.", "outcome")
 
+    def begun(self, live: LiveRun) -> None:
+        """Count nothing yet."""
+
     def concluded(self, live: LiveRun, outcome: Outcome) -> None:
         """Count a run that has ended."""
         self._runs.labels(outcome.status).inc()

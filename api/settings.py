@@ -82,6 +82,7 @@ class Settings(BaseSettings):
     threads: int = Field(default=4, ge=1, le=64)
     database_pool: int = Field(default=10, ge=1, le=200)
     sample: bool = True
+    traces: Literal["off", "otlp", "console"] = "off"
 
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
         default="INFO", validation_alias=AliasChoices(f"{PREFIX}LOG_LEVEL", "LOG_LEVEL")

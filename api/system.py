@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
@@ -21,6 +22,7 @@ from api.storage.documents import Documents
 from api.storage.patience import LimitedEngine
 from api.storage.runs import PostgresRuns
 from api.storage.worker import Worker
+from api.tracing import Tracing, tracing
 from pipeline import plugin_settings, registry
 from pipeline.errors import BadSetting
 from pipeline.host import Host
@@ -46,6 +48,7 @@ class System(msgspec.Struct, frozen=True):
     """Those that everybody may read."""
     worker: Worker
     metrics: Metrics
+    traces: Tracing | None
 
 
 def check_plugins(settings: Settings) -> None:
@@ -92,6 +95,8 @@ async def running(settings: Settings, *, share: bool = False, renew: bool = Fals
             finally:
                 await system.runner.close()
                 await system.worker.end()
+                if system.traces:
+                    await asyncio.to_thread(system.traces.flush)
                 for part in (*system.host.made().values(), *(stage for _, stage in system.stages)):
                     await close(part)
     finally:
@@ -110,12 +115,13 @@ def _assemble(settings: Settings, patient: AsyncEngine, threads: Threads) -> Sys
     worker = Worker(database.connect(patient.url, 0), settings.event_retention_s, live=lambda: runner.ids)
     store = PostgresRuns(engine, worker.key)
     metrics = Metrics()
-    runner = Runner(stages, bus, store, settings.limits, [metrics.concluded])
+    traces = tracing(settings.traces)
+    runner = Runner(stages, bus, store, settings.limits, [metrics, *([traces] if traces else [])])
     capacity = Capacity(settings.max_streams, settings.max_streams_per_key)
     runs = Runs(runner, bus, store, capacity, settings.resume_grace_s)
     log.info("system.assembled", stages=list(settings.stages), **settings.plugins)
     _show_gauges(metrics, engine, runs)
-    return System(settings, engine, host, stages, bus, runner, runs, Documents(engine), worker, metrics)
+    return System(settings, engine, host, stages, bus, runner, runs, Documents(engine), worker, metrics, traces)
 
 
 def _show_gauges(metrics: Metrics, engine: AsyncEngine, runs: Runs) -> None:

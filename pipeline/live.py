@@ -55,6 +55,9 @@ class LiveRun:
         self.timings: dict[str, StageTime] = {}
         self.pieces: list[str] = []
         self.first_token: float | None = None
+        self.stages_begun: dict[str, float] = {}
+        self.model: str | None = None
+        """Of the LLM that is asked."""
         self.queued_ms: dict[str, float] = {}
         """How long each stage stood in line, of those that tell."""
         self.finish_reason: str | None = None
@@ -107,6 +110,7 @@ class LiveRun:
         """Take the time at which a stage begins; to be called in the task that runs it."""
         self._asked = None
         self.stage, self.stage_begun, self._seen, self.silent = name, time.monotonic(), [], True
+        self.stages_begun[name] = self.stage_begun
         self._queue = queueing.begin()
         self._check()
 
@@ -115,7 +119,7 @@ class LiveRun:
         kind = type_of(event)
         self._seen.append(kind)
         if isinstance(event, GenerationStart):
-            self._asked = time.monotonic()
+            self._asked, self.model = time.monotonic(), event.content.model
             self._check()
         if kind != f"{self.stage}_complete":
             return event

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import aclosing, suppress
 from itertools import chain, repeat
 from typing import Any, Protocol
@@ -57,8 +57,16 @@ class RunStore(Protocol):
         ...
 
 
-Observer = Callable[[LiveRun, Outcome], None]
-"""Is shown each run when it is known how it ends, before its readers are told."""
+class Observer(Protocol):
+    """Is shown each run, and changes nothing about it."""
+
+    def begun(self, live: LiveRun) -> None:
+        """Note that a run begins; called in the task of its stages, before them."""
+        ...
+
+    def concluded(self, live: LiveRun, outcome: Outcome) -> None:
+        """Note how a run has ended; called before its readers are told."""
+        ...
 
 
 class Runner:
@@ -185,6 +193,8 @@ class Runner:
     async def _work(self, live: LiveRun) -> BaseException | None:
         """Run the stages; return the exception that ended them early, None when all ended well."""
         try:
+            for observer in self._observers:
+                observer.begun(live)
             for name, stage in self._stages:
                 live.check_stopped()
                 await self._run_stage(live, name, stage)
@@ -259,8 +269,8 @@ class Runner:
 
     def _show(self, live: LiveRun, outcome: Outcome, broken: BaseException | None) -> None:
         log_run(live, outcome, broken)
-        for observe in self._observers:
-            observe(live, outcome)
+        for observer in self._observers:
+            observer.concluded(live, outcome)
 
     def _tell(self, live: LiveRun, outcome: Outcome, last: bytes) -> None:
         self._bus.close(live.run.id, last)

@@ -15,6 +15,7 @@ import msgspec
 from pipeline.errors import GenerationFailed, UpstreamTruncated
 from pipeline.ports import Finish, Prompt
 from pipeline.retries import TryAgain, refused, until_answered
+from pipeline.tracing import trace_headers
 from plugins.http_stream import BadResponse, Connection, HttpStream
 
 CONNECT_TIMEOUT_S = 4.5
@@ -205,7 +206,7 @@ class ChatCompletions:
         """Ask, and return once the first pieces are there, or the end."""
         reader, pieces = ChunkReader(), list[str]()
         try:
-            response = await self._server.post(body)
+            response = await self._server.post(body, trace_headers())
             try:
                 await _check(response)
                 while not (pieces or reader.ended) and (received := await response.read()):

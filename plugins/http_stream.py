@@ -197,8 +197,8 @@ class HttpStream:
         self._idle: list[Connection] = []
         self.tls: ssl.SSLContext | None = None
 
-    async def post(self, body: bytes) -> Connection:
-        """Send a request and return the connection with the answer once its headers have come; :meth:`release` it.
+    async def post(self, body: bytes, headers: Mapping[str, str] | None = None) -> Connection:
+        """Send a request, with ``headers`` of its own, and return the connection with the answer once its headers have come; :meth:`release` it.
 
         It is sent again if a connection was used and turns out to be closed.
 
@@ -206,10 +206,11 @@ class HttpStream:
             OSError, TimeoutError, ssl.SSLError: There is no connection.
             Disconnected, BadResponse: There is no answer.
         """
+        own = "".join(f"{name}: {value}\r\n" for name, value in (headers or {}).items()).encode("latin-1")
         while True:
             connection = self._take_idle() or await self._connect()
             try:
-                connection.post(self._head + b"content-length: %d\r\n\r\n" % len(body), body)
+                connection.post(self._head + own + b"content-length: %d\r\n\r\n" % len(body), body)
                 await connection.head()
             except Disconnected:
                 connection.transport.abort()

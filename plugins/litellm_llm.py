@@ -20,6 +20,7 @@ from pipeline.errors import ConfigurationError, GenerationFailed, RunError, Upst
 from pipeline.host import Host
 from pipeline.ports import Finish, Prompt
 from pipeline.retries import TryAgain, refused, until_answered
+from pipeline.tracing import trace_headers
 from plugins.chat_completions import (
     CONNECT_TIMEOUT_S,
     INSECURE,
@@ -159,7 +160,8 @@ class LiteLLM:
     async def _attempt(self, litellm: Any, prompt: Prompt) -> AsyncGenerator[str | Finish]:
         finish, begun = Finish(""), False
         try:
-            stream = await litellm.acompletion(messages=prompt.messages, **self._arguments)
+            told = {"extra_headers": headers} if (headers := trace_headers()) else {}
+            stream = await litellm.acompletion(messages=prompt.messages, **self._arguments, **told)
             async with aclosing(stream) as chunks:
                 async for chunk in chunks:
                     piece, finish = _read(chunk, finish)

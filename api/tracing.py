@@ -1,0 +1,131 @@
+"""OpenTelemetry: a span for each run and each of its stages, the answer's with the attributes for generative AI.
+
+Off unless ``STAGECAST_TRACES`` is set; the standard's own ``OTEL_*`` variables say where spans go and as whose. The span
+of whoever asks (``traceparent``) is the run's parent, and the run's that of the request to the LLM.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+from litestar.types import ASGIApp, Receive, Scope, Send
+from opentelemetry import context, propagate, trace
+
+from api import __version__
+from pipeline.ending import Outcome
+from pipeline.errors import ConfigurationError
+from pipeline.live import LiveRun
+
+CARRIED = {b"traceparent", b"tracestate"}
+"""Not the baggage, which would go on to the LLM's provider."""
+
+
+class Tracing:
+    """Makes the spans of runs; ``flush`` sends what has not been sent yet, and is called at the end."""
+
+    def __init__(self, provider: trace.TracerProvider, flush: Callable[[], object]) -> None:
+        self.flush = flush
+        self._tracer = provider.get_tracer("stagecast", __version__)
+        self._spans: dict[str, trace.Span] = {}
+
+    def begun(self, live: LiveRun) -> None:
+        """Begin a run's span, as the one that the task is in from now on."""
+        run = live.run
+        attributes = {"stagecast.run_id": run.id, "stagecast.session_id": run.session_id}
+        span = self._tracer.start_span(
+            "run", kind=trace.SpanKind.SERVER, start_time=_wall_ns(live.begun), attributes=attributes
+        )
+        self._spans[run.id] = span
+        context.attach(trace.set_span_in_context(span))
+
+    def concluded(self, live: LiveRun, outcome: Outcome) -> None:
+        """End a run's span; its stages' are made now, of the times that were taken."""
+        span = self._spans.pop(live.run.id, None)
+        if span is None:
+            return
+        inside = trace.set_span_in_context(span)
+        for stage, begun in live.stages_begun.items():
+            self._stage(inside, stage, begun, live, outcome)
+        if outcome.error:
+            span.set_status(trace.StatusCode.ERROR, outcome.error.code)
+        span.set_attribute("stagecast.status", outcome.status)
+        span.set_attribute("stagecast.elapsed_ms", outcome.elapsed_ms)
+        span.end(_wall_ns(live.begun) + round(outcome.elapsed_ms * 1e6))
+
+    def _stage(self, inside: context.Context, stage: str, begun: float, live: LiveRun, outcome: Outcome) -> None:
+        taken = outcome.stages.get(stage)
+        start_ns = _wall_ns(begun)
+        end_ns = start_ns + round(taken.elapsed_ms * 1e6) if taken else time.time_ns()
+        generates = stage == "generation" and live.model
+        span = self._tracer.start_span(
+            f"chat {live.model}" if generates else stage,
+            context=inside,
+            kind=trace.SpanKind.CLIENT if generates else trace.SpanKind.INTERNAL,
+            start_time=start_ns,
+            attributes=_generation(live, outcome) if generates else None,
+        )
+        span.set_attribute("stagecast.stage", stage)
+        if taken:
+            span.set_attribute("stagecast.elapsed_ms", taken.elapsed_ms)
+        if stage in live.queued_ms:
+            span.set_attribute("stagecast.queued_ms", live.queued_ms[stage])
+        if outcome.error and outcome.error.stage == stage:
+            span.set_status(trace.StatusCode.ERROR, outcome.error.code)
+        span.end(end_ns)
+
+
+def _generation(live: LiveRun, outcome: Outcome) -> dict[str, Any]:
+    """Return the attributes that OpenTelemetry's conventions for generative AI name, as far as they are known."""
+    known = {
+        "gen_ai.operation.name": "chat",
+        "gen_ai.request.model": live.model,
+        "gen_ai.conversation.id": live.run.session_id,
+        "gen_ai.response.finish_reasons": [outcome.finish_reason] if outcome.finish_reason else None,
+        "gen_ai.usage.input_tokens": outcome.prompt_tokens,
+        "gen_ai.usage.output_tokens": outcome.completion_tokens,
+        "stagecast.first_token_ms": outcome.first_token_ms,
+        "stagecast.token_count": outcome.token_count,
+    }
+    return {name: value for name, value in known.items() if value is not None}
+
+
+def _wall_ns(monotonic: float) -> int:
+    """Return a reading of the monotonic clock as ns since 1970."""
+    return time.time_ns() - round((time.monotonic() - monotonic) * 1e9)
+
+
+def traced(app: ASGIApp) -> ASGIApp:
+    """Return the application, its requests within the span that they name."""
+
+    async def within(scope: Scope, receive: Receive, send: Send) -> None:
+        carried = {name.decode(): value.decode("latin-1") for name, value in scope.get("headers", ()) if name in CARRIED}
+        token = context.attach(propagate.extract(carried))
+        try:
+            await app(scope, receive, send)
+        finally:
+            context.detach(token)
+
+    return within
+
+
+def tracing(exporter: str) -> Tracing | None:
+    """Return what traces runs to ``otlp`` or ``console``; None for ``off``.
+
+    Raises:
+        ConfigurationError: The packages for it are not installed.
+    """
+    if exporter == "off":
+        return None
+    try:
+        from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter  # noqa: PLC0415  # optional
+        from opentelemetry.sdk.trace import TracerProvider  # noqa: PLC0415  # optional
+        from opentelemetry.sdk.trace.export import BatchSpanProcessor, ConsoleSpanExporter  # noqa: PLC0415  # optional
+    except ImportError as missing:
+        raise ConfigurationError(
+            f"setting STAGECAST_TRACES: {missing.name} is not installed; install stagecast[traces], or set it to off"
+        ) from None
+    provider = TracerProvider()
+    provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter() if exporter == "otlp" else ConsoleSpanExporter()))
+    return Tracing(provider, provider.shutdown)
