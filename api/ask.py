@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from contextlib import aclosing
-from typing import Any
 
 import msgspec
 from rich.console import Console
 
+from api.client import Client, Unknown, decoded, kind_of
 from api.ingest.sample import load_sample
 from api.runs import new_run
 from api.settings import Settings
 from api.system import System, running, warm_all
+from pipeline.events import Error, Event, GenerationComplete, Source, Sources, Token
 from pipeline.text import clean
 
 
@@ -27,6 +29,22 @@ async def answer(settings: Settings, question: str, session_id: str | None) -> i
             return await _stream(system, question, session_id, console)
 
 
+async def answer_from(url: str, key: str | None, question: str, session_id: str | None) -> int:
+    """Stream the answer of a running server in the same way; return the exit code.
+
+    Raises:
+        Refused, Unreachable: The server does not answer it.
+    """
+    console = Console(stderr=True, highlight=False, markup=False)
+    last, sources = "", list[Source]()
+    async with Client(url, key) as client, aclosing(client.ask(question, session_id=session_id)) as events:
+        async for _, event in events:
+            show(event, console)
+            last = kind_of(event)
+            sources = event.content.sources if isinstance(event, Sources) else sources
+    return _ended(last, sources, console)
+
+
 async def _stream(system: System, question: str, session_id: str | None, console: Console) -> int:
     run = new_run("", clean(question), clean(session_id) if session_id else None, {})
     await system.runs.start(run)
@@ -34,25 +52,30 @@ async def _stream(system: System, question: str, session_id: str | None, console
     async with aclosing(system.bus.read(run.id)) as batches:
         async for frames in batches:
             for frame in frames:
-                event = msgspec.json.decode(frame.partition(b"data: ")[2])
-                _show(event, console)
-                last = event["type"]
-    for source in run.sources:
+                event = decoded(frame.partition(b"data: ")[2])
+                show(event, console)
+                last = kind_of(event)
+    return _ended(last, run.sources, console)
+
+
+def _ended(last: str, sources: Sequence[Source], console: Console) -> int:
+    for source in sources:
         console.print(f"[{source.n}] {source.title}" + (f" - {source.url}" if source.url else ""), style="dim")
     return 0 if last == "done" else 1
 
 
-def _show(event: dict[str, Any], console: Console) -> None:
-    kind, content = event["type"], event["content"]
-    if kind == "token":
-        sys.stdout.write(content)
+def show(event: Event | Unknown, console: Console) -> None:
+    """Show an event: the answer on standard output, the rest on the console."""
+    if isinstance(event, Token):
+        sys.stdout.write(event.content)
         sys.stdout.flush()
-    elif kind == "error":
-        console.print(f"\n{content['message']} ({content['code']})", style="red")
-    elif kind.endswith("_complete"):
-        if kind == "generation_complete":
+    elif isinstance(event, Error):
+        console.print(f"\n{event.content.message} ({event.content.code})", style="red")
+    elif kind_of(event).endswith("_complete"):
+        if isinstance(event, GenerationComplete):
             sys.stdout.write("\n")
             sys.stdout.flush()
+        content = msgspec.to_builtins(event.content)  # type: ignore[union-attr]  # every event has a content
         hidden = {"stage", "status", "elapsed_ms"}
         facts = ", ".join(f"{name} {value}" for name, value in content.items() if name not in hidden)
         console.print(f"{content['stage']}: {content['elapsed_ms']:.0f} ms ({facts})", style="dim")

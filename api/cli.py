@@ -106,14 +106,17 @@ def reindex() -> None:
 def ask(
     question: Annotated[str, typer.Argument(help="The question.", show_default=False)],
     session: Annotated[str | None, typer.Option(help="Go on with this conversation.")] = None,
+    url: Annotated[str | None, typer.Option(help="Ask this server instead, http://localhost:8000.")] = None,
+    key: Annotated[str | None, typer.Option(help="One of that server's API keys.")] = None,
 ) -> None:
     """Answer a question in the terminal.
 
     The answer goes to standard output; stages with their times, and sources, to standard error.
     """
-    from api.ask import answer
+    from api.ask import answer, answer_from
 
-    raise typer.Exit(_run(answer(_quiet_settings(), question, session)))
+    answering = answer_from(url, key, question, session) if url else answer(_quiet_settings(), question, session)
+    raise typer.Exit(_run(answering))
 
 
 @app.command("eval")
