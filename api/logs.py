@@ -8,7 +8,7 @@ import sys
 import traceback
 from contextlib import suppress
 from functools import partial
-from typing import TextIO
+from typing import Any, TextIO
 
 import structlog
 
@@ -31,7 +31,7 @@ def configure(level: str, stream: TextIO | None = None) -> None:
         structlog.processors.TimeStamper(fmt="iso", utc=True),
     ]
     render = structlog.dev.ConsoleRenderer() if out.isatty() else structlog.processors.JSONRenderer()
-    last: list[structlog.typing.Processor] = [_without_messages, _printable, render]
+    last: list[structlog.typing.Processor] = [_Rendered([_without_messages, _printable, render])]
     structlog.configure(
         processors=[*first, *last],
         wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelName(level)),
@@ -49,11 +49,32 @@ def configure(level: str, stream: TextIO | None = None) -> None:
     logging.captureWarnings(capture=True)
 
 
+class _Rendered:
+    """The last processors in one; what cannot be rendered is told by its event, and is nobody's failure."""
+
+    def __init__(self, steps: list[structlog.typing.Processor]) -> None:
+        self._steps = steps
+
+    def __call__(self, logger: object, name: str, event: structlog.typing.EventDict) -> str:
+        """Return the line."""
+        try:
+            return self._through(logger, name, dict(event))
+        except Exception as problem:  # noqa: BLE001  # values are anybody's, and so is what their repr raises
+            known = ("event", "logger", "level", "timestamp", "run_id")
+            told = {key: event[key] for key in known if isinstance(event.get(key), str)}
+            return self._through(logger, name, told | {"unrenderable": type(problem).__name__})
+
+    def _through(self, logger: object, name: str, event: Any) -> str:
+        for step in self._steps:
+            event = step(logger, name, event)
+        return str(event)
+
+
 class _Lines:
     """Writes the lines of the module that made it; the standard library's way there takes three times as long."""
 
-    def __init__(self, out: TextIO, *_: object) -> None:
-        self.name = structlog.stdlib.LoggerFactory(ignore_frame_names=[__name__])().name
+    def __init__(self, out: TextIO, *name: str) -> None:
+        self.name = structlog.stdlib.LoggerFactory(ignore_frame_names=[__name__])(*name).name
         self._out = out
 
     def msg(self, line: str) -> None:

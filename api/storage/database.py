@@ -39,6 +39,7 @@ SERVER_SETTINGS = {
     "jit": "off",  # compiling a search takes longer than the search
     "client_connection_check_interval": "500ms",
     "idle_in_transaction_session_timeout": "30s",
+    "tcp_keepalives_idle": "60",  # of those that wait at the pool's bottom for a burst; networks forget silent ones
     "hnsw.ef_search": "300",  # with 100 the index misses one in twenty of the ten nearest among 100,000 vectors
     "hnsw.iterative_scan": "strict_order",
 }
@@ -111,8 +112,11 @@ async def _set_codec(connection: asyncpg.Connection[asyncpg.Record]) -> None:
         )
 
 
-def _halfvec(vector: NDArray[np.float32]) -> bytes:
-    return HalfVector(vector).to_binary()
+def _halfvec(vector: NDArray[np.float32] | HalfVector | str) -> bytes:
+    """Return PostgreSQL's binary form, also of what pgvector's own types are sent as."""
+    if isinstance(vector, str):
+        return HalfVector.from_text(vector).to_binary()
+    return (vector if isinstance(vector, HalfVector) else HalfVector(vector)).to_binary()
 
 
 @asynccontextmanager
@@ -147,7 +151,7 @@ async def _engine(url: str, pool: int, *, migrated: bool) -> AsyncGenerator[Asyn
         try:
             patient = connect(url, 0, command_timeout_s=MIGRATION_TIMEOUT_S)
             await (migrate.upgrade(patient) if migrated else migrate.create_pgvector(engine))
-        except (OSError, TimeoutError, DBAPIError, asyncpg.PostgresError) as problem:
+        except (OSError, TimeoutError, DBAPIError, asyncpg.PostgresError, asyncpg.InterfaceError) as problem:
             raise DatabaseUnreachable(url, _reason(problem)) from problem
         yield engine
     finally:

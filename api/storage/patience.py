@@ -102,17 +102,23 @@ class LimitedEngine(AsyncEngine, Database):
                     lent = await greenlet_spawn(self.sync_engine.raw_connection)
             except self.dialect.loaded_dbapi.Error as failed:  # SQLAlchemy's paraphrase
                 raise failed.__cause__ or failed from None
+            connection = lent.driver_connection
             try:
-                yield lent.driver_connection
-            except (asyncio.CancelledError, TimeoutError, asyncpg.InterfaceError):
-                await greenlet_spawn(lent.invalidate)  # it may be busy with what nobody waits for any more
+                yield connection
+            except (asyncio.CancelledError, TimeoutError, asyncpg.InterfaceError) as problem:
+                if not _is_bad_value(problem):
+                    await greenlet_spawn(lent.invalidate)  # it may be busy with what nobody waits for any more
                 raise
             finally:
+                if lent.is_valid and connection.is_in_transaction():  # the next one's statements would be lost in it
+                    await greenlet_spawn(lent.invalidate)
                 await greenlet_spawn(lent.close)
 
 
 def is_passing(problem: BaseException) -> bool:
     """Say whether a failure is the database's state and not the statement's: worth a retry, by whoever asked."""
+    if _is_bad_value(problem):
+        return False
     if isinstance(problem, asyncpg.PostgresError):
         return str(problem.sqlstate).startswith(PASSING)
     if not isinstance(problem, DBAPIError):
@@ -120,3 +126,8 @@ def is_passing(problem: BaseException) -> bool:
     if problem.connection_invalidated or isinstance(problem, OperationalError | InterfaceError):
         return True
     return str(getattr(problem.orig, "sqlstate", None)).startswith(PASSING)
+
+
+def _is_bad_value(problem: BaseException) -> bool:
+    """Say whether asyncpg refused a parameter before it sent anything."""
+    return isinstance(problem, asyncpg.InterfaceError) and isinstance(problem, ValueError)

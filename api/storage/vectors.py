@@ -72,7 +72,7 @@ class VectorIndex:
             is_known = await self._connection.fetchval(IS_ANALYZED)
             if not await self._connection.fetchval(IS_VALID, tables.VECTOR_INDEX):
                 await self._make()
-            if not is_known:
+            if not is_known or self._written >= LEAST:
                 await self._analyze()
         finally:
             self._is_out = False

@@ -51,6 +51,21 @@ def test_a_broken_stream_disturbs_nobody(lines):
     structlog.get_logger().info("nobody reads this")
 
 
+class Unshown:
+    def __repr__(self):
+        raise ValueError("canary")
+
+
+@pytest.mark.parametrize("value", [10**5000, Unshown(), {(1, 2): 3}], ids=["number", "repr", "keys"])
+def test_what_cannot_be_rendered_is_told_without_it(lines, value):
+    structlog.get_logger().info("run.complete", run_id="r", count=value)
+    logging.getLogger("library").warning("theirs %s", "fine", extra={"value": value})
+    ours, theirs = lines()
+    assert (ours["event"], ours["run_id"]) == ("run.complete", "r")
+    assert ours["unrenderable"] in {"ValueError", "TypeError"}
+    assert theirs["event"] == "theirs fine"
+
+
 class Terminal(io.StringIO):
     def isatty(self):
         return True

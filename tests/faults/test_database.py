@@ -9,7 +9,9 @@ from contextlib import asynccontextmanager
 
 import asyncpg
 import httpx
+import numpy as np
 import pytest
+from pgvector import HalfVector
 from sqlalchemy import make_url, text
 from sqlalchemy.exc import DBAPIError
 
@@ -316,7 +318,19 @@ async def engine_to(url, pool):
         await engine.dispose()
 
 
-async def cancel_queries(url, *, queries=24):
+async def by_connection(engine, query):
+    async with engine.connect() as connection:
+        await connection.execute(text(query))
+
+
+async def directly(engine, query):
+    await engine.fetch(query)
+
+
+either_way = pytest.mark.parametrize("ask_by", [by_connection, directly])
+
+
+async def cancel_queries(url, ask_by, *, queries=24):
     """Cancel slow queries; return how long their backends go on, in seconds."""
 
     async def active():
@@ -325,10 +339,6 @@ async def cancel_queries(url, *, queries=24):
         )
         return rows[0]["count"]
 
-    async def slow():
-        async with engine.connect() as connection:
-            await connection.execute(text("select pg_sleep(6)"))
-
     async def all_active():
         return await active() == queries
 
@@ -336,7 +346,7 @@ async def cancel_queries(url, *, queries=24):
         return await active() == 0
 
     async with engine_to(url, queries) as engine:
-        tasks = [asyncio.ensure_future(slow()) for _ in range(queries)]
+        tasks = [asyncio.ensure_future(ask_by(engine, "select pg_sleep(6)")) for _ in range(queries)]
         await until(all_active, 10)
         for task in tasks:
             task.cancel()
@@ -346,27 +356,25 @@ async def cancel_queries(url, *, queries=24):
     return took_s
 
 
-async def test_cancelled_queries_do_not_go_on_in_the_server(killable):
-    assert await cancel_queries(killable.url) < 1.2 + NOISE_S
+@either_way
+async def test_cancelled_queries_do_not_go_on_in_the_server(killable, ask_by):
+    assert await cancel_queries(killable.url, ask_by) < 1.2 + NOISE_S
 
 
+@either_way
 @pytest.mark.parametrize("options", [{}, {"isolation_level": "AUTOCOMMIT"}])
-async def test_nobody_has_a_connection_for_longer_than_a_request_may_take(killable, options, monkeypatch):
+async def test_nobody_has_a_connection_for_longer_than_a_request_may_take(killable, options, ask_by, monkeypatch):
     monkeypatch.setattr(patience, "REQUEST_S", 0.5)
     async with engine_to(killable.url, 1) as engine:
         with pytest.raises(TimeoutError):
-            async with engine.execution_options(**options).connect() as connection:
-                await connection.execute(text("select pg_sleep(5)"))
+            await ask_by(engine.execution_options(**options), "select pg_sleep(5)")
         assert engine.sync_engine.pool.checkedout() == 0
 
 
-async def test_a_cancelled_call_does_not_wait_for_a_frozen_server(killable):
-    async def ask_slowly():
-        async with engine.connect() as connection:
-            await connection.execute(text("select pg_sleep(1)"))
-
+@either_way
+async def test_a_cancelled_call_does_not_wait_for_a_frozen_server(killable, ask_by):
     async with engine_to(killable.url, 1) as engine:
-        task = asyncio.ensure_future(ask_slowly())
+        task = asyncio.ensure_future(ask_by(engine, "select pg_sleep(1)"))
         await asyncio.sleep(0.3)
         with killable.frozen():
             task.cancel()
@@ -375,7 +383,25 @@ async def test_a_cancelled_call_does_not_wait_for_a_frozen_server(killable):
             assert time.monotonic() - begun < 4 * patience.ACKNOWLEDGE_S
         assert task.cancelled()
         assert engine.sync_engine.pool.checkedout() == 0
-        await ask_slowly()
+        await ask_by(engine, "select pg_sleep(0.1)")
+
+
+async def test_a_transaction_left_open_takes_nobody_elses_statements_with_it(killable):
+    async with engine_to(killable.url, 1) as engine:
+        await engine.fetch("begin")
+        [row] = await engine.fetch("select now() = statement_timestamp() as alone, pg_backend_pid() as pid")
+        assert row["alone"]
+        with pytest.raises(asyncpg.InterfaceError) as refused:
+            await engine.fetch("select $1::int", "no number")
+        assert not is_passing(refused.value)
+        assert (await engine.fetch("select pg_backend_pid() as pid"))[0]["pid"] == row["pid"]
+
+
+async def test_vectors_are_taken_in_each_of_their_forms(server, killable):
+    async with engine_to(killable.url, 1) as engine:
+        for vector in (np.array([1, 2], np.float32), [1.0, 2.0], HalfVector([1, 2]), "[1,2]"):
+            [row] = await engine.fetch("select $1::halfvec::text as written", vector)
+            assert row["written"] == "[1,2]"
 
 
 async def test_a_connection_that_a_frozen_server_owes_an_answer_is_of_no_use_to_the_next(killable):
