@@ -34,7 +34,9 @@ class Metrics:
         self._gap = self._histogram("token_gap_seconds", "A run's longest time between two tokens.")
         self._stages = self._histogram("stage_seconds", "From a stage's beginning to its end.", "stage")
         self._queued = self._histogram("stage_queue_seconds", "What a stage of it stood in line.", "stage")
-        self.loop_lag = self._histogram("loop_lag_seconds", "How long the event loop let a call wait, ten times a second.")
+        self.loop_lag = self._histogram(
+            "loop_lag_seconds", "How long the event loop let a call wait, ten times a second."
+        )
         self.documents = self._counter("documents", "Documents that were uploaded, by what became of them.", "outcome")
 
     def begun(self, live: LiveRun) -> None:

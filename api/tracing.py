@@ -1,7 +1,7 @@
 """OpenTelemetry: a span for each run and each of its stages, the answer's with the attributes for generative AI.
 
-Off unless ``STAGECAST_TRACES`` is set; the standard's own ``OTEL_*`` variables say where spans go and as whose. The span
-of whoever asks (``traceparent``) is the run's parent, and the run's that of the request to the LLM.
+Off unless ``STAGECAST_TRACES`` is set; the standard's own ``OTEL_*`` variables say where spans go and as whose. The
+span of whoever asks (``traceparent``) is the run's parent, and the run's that of the request to the LLM.
 """
 
 from __future__ import annotations
@@ -100,7 +100,9 @@ def traced(app: ASGIApp) -> ASGIApp:
     """Return the application, its requests within the span that they name."""
 
     async def within(scope: Scope, receive: Receive, send: Send) -> None:
-        carried = {name.decode(): value.decode("latin-1") for name, value in scope.get("headers", ()) if name in CARRIED}
+        carried = {
+            name.decode(): value.decode("latin-1") for name, value in scope.get("headers", ()) if name in CARRIED
+        }
         token = context.attach(propagate.extract(carried))
         try:
             await app(scope, receive, send)

@@ -198,8 +198,9 @@ class HttpStream:
         self.tls: ssl.SSLContext | None = None
 
     async def post(self, body: bytes, headers: Mapping[str, str] | None = None) -> Connection:
-        """Send a request, with ``headers`` of its own, and return the connection with the answer once its headers have come; :meth:`release` it.
+        """Send a request, with ``headers`` of its own; return the connection with the answer once its headers have come.
 
+        It must be given to :meth:`release`.
         It is sent again if a connection was used and turns out to be closed.
 
         Raises:

@@ -115,9 +115,7 @@ async def complete(
     chunks = Chunks(runs, caller.owner, include_usage=data.include_usage)
     notices = {"joined": runs.join, "left": runs.leave}
     return EventStream(
-        Reader(
-            chunks, run.id, after=0, heartbeat_s=settings.heartbeat_s, permitted=caller.still_permitted, **notices
-        )
+        Reader(chunks, run.id, after=0, heartbeat_s=settings.heartbeat_s, permitted=caller.still_permitted, **notices)
     )
 
 

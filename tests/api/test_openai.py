@@ -127,7 +127,14 @@ def test_a_model_that_there_is_not_is_refused(client):
 
 
 def test_parameters_that_have_no_effect_disturb_nobody(client):
-    options = {"temperature": 2, "max_tokens": 1, "top_p": 0.1, "seed": 1, "user": "u", "response_format": {"type": "text"}}
+    options = {
+        "temperature": 2,
+        "max_tokens": 1,
+        "top_p": 0.1,
+        "seed": 1,
+        "user": "u",
+        "response_format": {"type": "text"},
+    }
     assert complete(client, user("aripiprazole"), **options).choices[0].message.content == ANSWER
 
 
@@ -154,7 +161,7 @@ def test_embeddings_are_unit_vectors_in_either_form(client):
 def test_a_wrong_key_is_refused_in_their_form(start_server, sample_database, server):
     locked = start_server(database_url=sample_database, api_keys="alice:alice-key-0123456789")
     with client_of(locked, "alice-key-0123456789") as client:
-        assert list(client.models.list())[0].id == "stagecast"
+        assert next(iter(client.models.list())).id == "stagecast"
     with client_of(locked, "another") as client, pytest.raises(openai.AuthenticationError) as refused:
         client.models.list()
     assert refused.value.code == "invalid_api_key"

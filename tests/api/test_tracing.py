@@ -19,9 +19,7 @@ class Collector(BaseHTTPRequestHandler):
     def do_POST(self):
         body = self.rfile.read(int(self.headers["content-length"]))
         sent = ExportTraceServiceRequest.FromString(body)
-        self.server.spans += [
-            span for of in sent.resource_spans for scope in of.scope_spans for span in scope.spans
-        ]
+        self.server.spans += [span for of in sent.resource_spans for scope in of.scope_spans for span in scope.spans]
         self.send_response(200)
         self.end_headers()
 
@@ -39,7 +37,7 @@ def collector():
 
 
 @pytest.fixture(scope="module", params=["auto", "litellm"])
-def traced(request, start_server, sample_database, server, llm, collector):
+def traced(request, start_server, sample_database, llm, collector):
     environment = {
         "OTEL_EXPORTER_OTLP_ENDPOINT": f"http://127.0.0.1:{collector.server_port}",
         "OTEL_BSP_SCHEDULE_DELAY": "50",
