@@ -198,7 +198,8 @@ class HttpStream:
         self.tls: ssl.SSLContext | None = None
 
     async def post(self, body: bytes, headers: Mapping[str, str] | None = None) -> Connection:
-        """Send a request, with ``headers`` of its own; return the connection with the answer once its headers have come.
+        """Send a request, with ``headers`` of its own; return the connection once the answer's headers are there.
+
 
         It must be given to :meth:`release`.
         It is sent again if a connection was used and turns out to be closed.
