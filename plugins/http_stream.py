@@ -200,9 +200,8 @@ class HttpStream:
     async def post(self, body: bytes, headers: Mapping[str, str] | None = None) -> Connection:
         """Send a request, with ``headers`` of its own; return the connection once the answer's headers are there.
 
-
-        It must be given to :meth:`release`.
-        It is sent again if a connection was used and turns out to be closed.
+        The connection must be given to :meth:`release`. The request is sent again if one was used and turns out to be
+        closed.
 
         Raises:
             OSError, TimeoutError, ssl.SSLError: There is no connection.
