@@ -102,7 +102,7 @@ class LimitedEngine(AsyncEngine, Database):
                     lent = await greenlet_spawn(self.sync_engine.raw_connection)
             except self.dialect.loaded_dbapi.Error as failed:  # SQLAlchemy's paraphrase
                 raise failed.__cause__ or failed from None
-            connection = lent.driver_connection
+            connection: Any = lent.driver_connection
             try:
                 yield connection
             except (asyncio.CancelledError, TimeoutError, asyncpg.InterfaceError) as problem:
