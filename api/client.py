@@ -58,7 +58,7 @@ class _Type(msgspec.Struct):
 def decoded(data: bytes | str) -> Event | Unknown:
     """Return the event in the ``data`` of a Server-Sent Event."""
     kind = KINDS.get(msgspec.json.decode(data, type=_Type).type)
-    return msgspec.json.decode(data, type=kind or Unknown)
+    return msgspec.json.decode(data, type=kind) if kind else msgspec.json.decode(data, type=Unknown)
 
 
 class Client:

@@ -24,7 +24,6 @@ from api.http.callers import RATED, Caller
 from api.http.chat import MAX_MESSAGE_CHARS, WholeAnswer, started
 from api.http.openai_errors import OPENAI_HANDLERS, error, failure, in_openai_form
 from api.http.problems import AnyRequest, bad_field, failed, refuse
-from api.http.schema import StreamOperation
 from api.http.sse import EventStream, Reader
 from api.replay import Batches
 from api.runs import Runs, new_run
@@ -92,7 +91,6 @@ class CompletionRequest(msgspec.Struct):
     request_max_body_size=MAX_BODY_BYTES,
     exception_handlers=OPENAI_HANDLERS,
     responses={200: ResponseSpec(dict[str, Any], generate_examples=False, description="As chunks, or as one object.")},
-    operation_class=StreamOperation,
     **RATED,
 )
 async def complete(

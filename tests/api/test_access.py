@@ -55,12 +55,18 @@ def hers(locked):
         "session_id": session_id,
         "job_id": job["job_id"],
         "document_id": "aripiprazole",
+        "model": "stagecast",
     }
 
 
 UPLOAD = {"file": ("empty.md", b"")}
 """A file that gives no document: the sample collection is other tests' too."""
-BODIES = {"/chat": {"message": "aripiprazole", "stream": False}, "/search": {"query": "x"}, "rename": {"title": "x"}}
+BODIES = {
+    "/chat": {"message": "aripiprazole", "stream": False},
+    "/search": {"query": "x"},
+    "/v1/chat/completions": {"model": "stagecast", "messages": [{"role": "user", "content": "aripiprazole"}]},
+    "rename": {"title": "x"},
+}
 
 
 def request(server, method, path, named, headers):
@@ -70,6 +76,9 @@ def request(server, method, path, named, headers):
     if (method, path) == ("POST", "/documents"):
         return httpx.post(f"{server.url}{path}", headers=headers, files=UPLOAD)
     body = BODIES.get(path, BODIES["rename"]) if method in {"POST", "PATCH", "PUT"} else None
+    if path == "/v1/embeddings":
+        models = httpx.get(f"{server.url}/v1/models", headers=ALICE).json()["data"]
+        body = {"model": models[1]["id"], "input": "x"}
     return httpx.request(method, f"{server.url}{path}", headers=headers, json=body, timeout=30)
 
 
@@ -86,7 +95,8 @@ def test_every_route_but_health_asks_for_a_good_key(locked, routes, hers, header
         else:
             assert response.status_code == 401, (method, path)
             assert response.headers["www-authenticate"] == "Bearer"
-            assert response.headers["content-type"] == "application/problem+json"
+            form = "application/json" if path.startswith("/v1/") else "application/problem+json"
+            assert response.headers["content-type"] == form
 
 
 def test_what_another_owner_has_is_as_if_it_were_not_there(locked, routes, hers):

@@ -62,8 +62,8 @@ def test_a_stopped_run_closes_its_model_and_its_stream(measured, run, llm):
     with httpx.stream("POST", f"{measured.url}/chat", json={"message": "llm:slow"}, timeout=30) as response:
         for line in response.iter_lines():
             if '" w5"' in line:
+                during = samples_of(measured)
                 break
-        during = samples_of(measured)
     deadline = time.monotonic() + 5
     while (after := samples_of(measured)).get(("runs_total", "cancelled")) is None and time.monotonic() < deadline:
         time.sleep(0.02)
@@ -77,7 +77,7 @@ def test_a_stopped_run_closes_its_model_and_its_stream(measured, run, llm):
 
 def test_uploaded_documents_are_counted(start_server, new_database):
     server = start_server(database_url=new_database(), sample="false")
-    files = [("files", ("a.md", "# A\n\nA zebra.")), ("files", ("b.bin", b"\0\1"))]
+    files = {"one": ("a.md", b"# A\n\nA zebra."), "other": ("b.bin", b"\0\1")}
     job = httpx.post(f"{server.url}/documents", files=files).json()
     deadline = time.monotonic() + 30
     while httpx.get(f"{server.url}/jobs/{job['job_id']}").json()["status"] in {"queued", "running"}:

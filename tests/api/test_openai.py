@@ -177,7 +177,7 @@ def test_a_follow_up_is_searched_for_with_its_subject(server):
 def test_the_javascript_package_streams_asks_fails_and_leaves(llm_server, llm):
     node = shutil.which("node") or pytest.skip("there is no Node on this machine")
     before = len(llm.closed_at)
-    script = [node, HERE / "openai_client.mjs", f"{llm_server.url}/v1"]
+    script = [node, str(HERE / "openai_client.mjs"), f"{llm_server.url}/v1"]
     done = subprocess.run(script, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 0, done.stderr
     told = json.loads(done.stdout)

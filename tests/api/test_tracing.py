@@ -13,8 +13,18 @@ from tests.conftest import ask, first
 TRACE, PARENT = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
 
 
-class Collector(BaseHTTPRequestHandler):
-    """Keeps every span that it is sent in ``spans``."""
+class Collector(ThreadingHTTPServer):
+    """Keeps every span that it is sent."""
+
+    def __init__(self):
+        super().__init__(("127.0.0.1", 0), Exported)
+        self.spans = []
+
+
+class Exported(BaseHTTPRequestHandler):
+    """Takes spans."""
+
+    server: Collector
 
     def do_POST(self):
         body = self.rfile.read(int(self.headers["content-length"]))
@@ -29,11 +39,10 @@ class Collector(BaseHTTPRequestHandler):
 
 @pytest.fixture(scope="module")
 def collector():
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Collector)
-    server.spans = []
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield server
-    server.shutdown()
+    with Collector() as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield server
+        server.shutdown()
 
 
 @pytest.fixture(scope="module", params=["auto", "litellm"])
