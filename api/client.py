@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import uuid
 from collections.abc import AsyncGenerator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import aclosing, asynccontextmanager, suppress
 from http import HTTPStatus
 from typing import Any, Self
 
@@ -29,6 +29,9 @@ WAITS_S = (0.2, 0.4, 0.8, 1.6, 2.0, 2.0, 2.0, 2.0, 4.0, 4.0, 4.0, 4.0)
 SILENCE_S = 30.0
 """The server lets no stream be silent for as long as this."""
 CANCEL_S = 5.0
+PASSING = {429, 502, 503, 504}
+"""Statuses of a server that is busy or restarts, and of a proxy before it."""
+EVENTS = "text/event-stream"
 KINDS: dict[str, type[Event]] = {str(kind.__struct_config__.tag): kind for kind in WIRE_EVENTS}
 
 
@@ -66,7 +69,12 @@ class Client:
 
     def __init__(self, url: str, key: str | None = None) -> None:
         headers = {"Authorization": f"Bearer {key}"} if key else {}
-        self._http = httpx.AsyncClient(base_url=url, headers=headers, timeout=httpx.Timeout(10, read=SILENCE_S))
+        self._http = httpx.AsyncClient(
+            base_url=url,
+            headers=headers,
+            timeout=httpx.Timeout(10, read=SILENCE_S),
+            limits=httpx.Limits(max_connections=None),
+        )
 
     async def __aenter__(self) -> Self:
         return self
@@ -78,6 +86,8 @@ class Client:
         self, message: str, *, session_id: str | None = None, filters: Filters | None = None
     ) -> AsyncGenerator[tuple[int, Event | Unknown]]:
         """Yield the numbered events of the answer to a question, until the last; closed before that, it stops the run.
+
+        A question that is given up before its first event may have begun, and is answered until its grace period ends.
 
         Raises:
             Refused: The question was not accepted.
@@ -92,18 +102,20 @@ class Client:
         )
         run_id, ended = None, False
         try:
-            async for number, event in self._followed(begin):
-                run_id = event.content.run_id if isinstance(event, RunStart) else run_id
-                ended = isinstance(event, TERMINAL)
-                yield number, event
+            async with aclosing(self._followed(begin)) as events:
+                async for number, event in events:
+                    run_id = event.content.run_id if isinstance(event, RunStart) else run_id
+                    ended = isinstance(event, TERMINAL)
+                    yield number, event
         finally:
             if run_id and not ended:
                 await asyncio.shield(self._cancel(run_id))
 
     async def watch(self, run_id: str, after: int = 0) -> AsyncGenerator[tuple[int, Event | Unknown]]:
         """Yield the numbered events of a run behind number ``after``, also of one that has ended; raises as ``ask``."""
-        async for found in self._followed(self._again(run_id, after), run_id, after):
-            yield found
+        async with aclosing(self._followed(self._again(run_id, after), run_id, after)) as events:
+            async for found in events:
+                yield found
 
     async def _followed(
         self, begin: httpx.Request, run_id: str | None = None, seen: int = 0
@@ -122,12 +134,13 @@ class Client:
                             return
                 problem: Exception = Unreachable("the stream broke off")
             except Refused as refused:
-                if run_id is None or refused.status != HTTPStatus.SERVICE_UNAVAILABLE:
+                if run_id is None or refused.status not in PASSING:
                     raise
                 problem = refused
             except httpx.TransportError as broken:
                 problem = broken
-            if attempt == len(WAITS_S) or (run_id is None and isinstance(problem, httpx.ConnectError)):
+            nobody = run_id is None and isinstance(problem, httpx.ConnectError | httpx.ConnectTimeout)
+            if attempt == len(WAITS_S) or nobody:
                 raise Unreachable(f"the server at {self._http.base_url} cannot be reached") from problem
             await asyncio.sleep(WAITS_S[attempt])
             attempt += 1
@@ -139,6 +152,13 @@ class Client:
             if response.is_error:
                 await response.aread()
                 raise Refused(response.status_code, _detail(response))
+            if (
+                response.status_code == HTTPStatus.OK
+                and response.headers.get("content-type", "").partition(";")[0] != EVENTS
+            ):
+                raise Refused(response.status_code, "it is no stream of events, so this is no such server")
+            if response.is_redirect:
+                raise Refused(response.status_code, f"it is at {response.headers.get('location')}")
             yield response
         finally:
             await response.aclose()
@@ -147,10 +167,10 @@ class Client:
         return self._http.build_request("GET", f"/runs/{run_id}/events", headers={"Last-Event-ID": str(after)})
 
     async def _cancel(self, run_id: str) -> None:
-        try:
-            await self._http.post(f"/runs/{run_id}/cancel", timeout=CANCEL_S)
-        except httpx.TransportError:
-            return  # a server that cannot be reached stops the run by itself, having no reader
+        # A server that cannot be reached stops the run by itself, having no reader.
+        with suppress(httpx.TransportError, TimeoutError):
+            async with asyncio.timeout(CANCEL_S):
+                await self._http.post(f"/runs/{run_id}/cancel")
 
 
 def _detail(response: httpx.Response) -> str:

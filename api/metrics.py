@@ -25,13 +25,15 @@ class Metrics:
         self.registry = CollectorRegistry()
         ProcessCollector(registry=self.registry)
         self._runs = self._counter("runs", "Runs that have ended, by how.", "outcome")
+        for outcome in ("completed", "cancelled", "error"):  # a series that begins with its first failure hides it
+            self._runs.labels(outcome)
         self._tokens = self._counter("tokens", "Tokens of answers.")
         self._closed_early = self._counter(
             "upstream_closes", "Models that were left before their answer's end, because the run was stopped."
         )
         self._whole = self._histogram("run_seconds", "From a question to the end of its run.")
         self._first_token = self._histogram("first_token_seconds", "From a question to the first token of its answer.")
-        self._gap = self._histogram("token_gap_seconds", "A run's longest time between two tokens.")
+        self._gap = self._histogram("longest_token_gap_seconds", "A run's longest time between two tokens.")
         self._stages = self._histogram("stage_seconds", "From a stage's beginning to its end.", "stage")
         self._queued = self._histogram("stage_queue_seconds", "What a stage of it stood in line.", "stage")
         self.loop_lag = self._histogram(
@@ -47,7 +49,7 @@ class Metrics:
         self._runs.labels(outcome.status).inc()
         self._tokens.inc(outcome.token_count)
         self._whole.observe(outcome.elapsed_ms / 1000)
-        if live.stop.done() and live.stage == "generation":
+        if live.stop.done() and live.model and "generation" not in outcome.stages:
             self._closed_early.inc()
         if outcome.first_token_ms is not None:
             self._first_token.observe(outcome.first_token_ms / 1000)

@@ -73,7 +73,7 @@ class Settings(BaseSettings):
     stage_idle_timeouts_s: Annotated[dict[Name, Seconds], NoDecode] = {}
     first_token_timeout_s: Seconds | None = None
     total_timeout_s: Seconds = 300.0
-    heartbeat_s: Seconds = 10.0
+    heartbeat_s: float = Field(default=10.0, gt=0, le=20)
     resume_grace_s: Seconds = 30.0
     event_retention_s: float = Field(default=86_400.0, ge=600)
     flush_ms: float = Field(default=0, ge=0, le=25)

@@ -96,7 +96,7 @@ async def running(settings: Settings, *, share: bool = False, renew: bool = Fals
                 await system.runner.close()
                 await system.worker.end()
                 if system.traces:
-                    await asyncio.to_thread(system.traces.flush)
+                    await asyncio.to_thread(system.traces.close)
                 for part in (*system.host.made().values(), *(stage for _, stage in system.stages)):
                     await close(part)
     finally:

@@ -6,6 +6,8 @@ span of whoever asks (``traceparent``) is the run's parent, and the run's that o
 
 from __future__ import annotations
 
+import sys
+import threading
 import time
 from collections.abc import Callable
 from typing import Any
@@ -18,46 +20,52 @@ from pipeline.ending import Outcome
 from pipeline.errors import ConfigurationError
 from pipeline.live import LiveRun
 
-CARRIED = {b"traceparent", b"tracestate"}
-"""Not the baggage, which would go on to the LLM's provider."""
+CARRIED = b"traceparent"
+"""The ids alone: what else callers carry would go on to the LLM's provider."""
+FLUSH_S = 1.5
 
 
 class Tracing:
-    """Makes the spans of runs; ``flush`` sends what has not been sent yet, and is called at the end."""
+    """Makes the spans of runs."""
 
     def __init__(self, provider: trace.TracerProvider, flush: Callable[[], object]) -> None:
-        self.flush = flush
+        self._flush = flush
         self._tracer = provider.get_tracer("stagecast", __version__)
-        self._spans: dict[str, trace.Span] = {}
+        self._spans: dict[str, tuple[trace.Span, int]] = {}
+        """Those of runs under way, and when each began, in ns since 1970."""
+
+    def close(self) -> None:
+        """Send what has not been sent yet, but wait no longer than a moment for a collector that does not answer."""
+        flushing = threading.Thread(target=self._flush, name="traces", daemon=True)
+        flushing.start()
+        flushing.join(FLUSH_S)
 
     def begun(self, live: LiveRun) -> None:
         """Begin a run's span, as the one that the task is in from now on."""
         run = live.run
         attributes = {"stagecast.run_id": run.id, "stagecast.session_id": run.session_id}
-        span = self._tracer.start_span(
-            "run", kind=trace.SpanKind.SERVER, start_time=_wall_ns(live.begun), attributes=attributes
-        )
-        self._spans[run.id] = span
+        begun_ns = time.time_ns() - round((time.monotonic() - live.begun) * 1e9)
+        span = self._tracer.start_span("run", kind=trace.SpanKind.SERVER, start_time=begun_ns, attributes=attributes)
+        self._spans[run.id] = span, begun_ns
         context.attach(trace.set_span_in_context(span))
 
     def concluded(self, live: LiveRun, outcome: Outcome) -> None:
         """End a run's span; its stages' are made now, of the times that were taken."""
-        span = self._spans.pop(live.run.id, None)
-        if span is None:
+        if live.run.id not in self._spans:
             return
+        span, begun_ns = self._spans.pop(live.run.id)
         inside = trace.set_span_in_context(span)
         for stage, begun in live.stages_begun.items():
-            self._stage(inside, stage, begun, live, outcome)
+            self._stage(inside, stage, begun_ns + round((begun - live.begun) * 1e9), live, outcome)
         if outcome.error:
             span.set_status(trace.StatusCode.ERROR, outcome.error.code)
         span.set_attribute("stagecast.status", outcome.status)
         span.set_attribute("stagecast.elapsed_ms", outcome.elapsed_ms)
-        span.end(_wall_ns(live.begun) + round(outcome.elapsed_ms * 1e6))
+        span.end(begun_ns + round(outcome.elapsed_ms * 1e6))
 
-    def _stage(self, inside: context.Context, stage: str, begun: float, live: LiveRun, outcome: Outcome) -> None:
+    def _stage(self, inside: context.Context, stage: str, start_ns: int, live: LiveRun, outcome: Outcome) -> None:
         taken = outcome.stages.get(stage)
-        start_ns = _wall_ns(begun)
-        end_ns = start_ns + round(taken.elapsed_ms * 1e6) if taken else time.time_ns()
+        end_ns = start_ns + round(taken.elapsed_ms * 1e6) if taken else max(time.time_ns(), start_ns)
         generates = stage == "generation" and live.model
         span = self._tracer.start_span(
             f"chat {live.model}" if generates else stage,
@@ -89,11 +97,6 @@ def _generation(live: LiveRun, outcome: Outcome) -> dict[str, Any]:
         "stagecast.token_count": outcome.token_count,
     }
     return {name: value for name, value in known.items() if value is not None}
-
-
-def _wall_ns(monotonic: float) -> int:
-    """Return a reading of the monotonic clock as ns since 1970."""
-    return time.time_ns() - round((time.monotonic() - monotonic) * 1e9)
 
 
 def traced(app: ASGIApp) -> ASGIApp:
@@ -128,6 +131,8 @@ def tracing(exporter: str) -> Tracing | None:
         raise ConfigurationError(
             f"setting STAGECAST_TRACES: {missing.name} is not installed; install stagecast[traces], or set it to off"
         ) from None
-    provider = TracerProvider()
-    provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter() if exporter == "otlp" else ConsoleSpanExporter()))
+    provider = TracerProvider(shutdown_on_exit=False)  # which would wait for a collector that is down
+    provider.add_span_processor(
+        BatchSpanProcessor(OTLPSpanExporter() if exporter == "otlp" else ConsoleSpanExporter(out=sys.stderr))
+    )
     return Tracing(provider, provider.shutdown)

@@ -67,6 +67,8 @@ class LiveRun:
         self.ended: asyncio.Future[Any] = loop.create_future()
         """The outcome, once it is stored or has been given up."""
         self.closed = False
+        self.shown = False
+        """Whether its end was logged, and shown to those who look at runs."""
         self.events, self.sent_bytes = 0, 0
         self._queue = queueing.QueueTime()
         self._longest_gap = 0.0

@@ -31,6 +31,7 @@ class LoopWatch:
         self._told = told
         self._left = threading.Event()
         self._turned = threading.Event()
+        self._turned_at = 0.0
         self._thread = threading.Thread(target=self._watch, name="loop-watch", daemon=True)
 
     def __enter__(self) -> Self:
@@ -50,13 +51,17 @@ class LoopWatch:
             self._turned.clear()
             if self._left.is_set():  # set before the loop waits for this thread, which would answer nobody then
                 return
-            self._loop.call_soon_threadsafe(self._turned.set)
+            self._loop.call_soon_threadsafe(self._turn)
             if not self._turned.wait(BLOCKED_S):
                 self._tell()
                 self._turned.wait()
                 log.warning("loop.free_again", blocked_ms=round((time.monotonic() - asked) * 1000))
-            if self._told:
-                self._told(time.monotonic() - asked)
+            if self._told and not self._left.is_set():
+                self._told(self._turned_at - asked)
+
+    def _turn(self) -> None:
+        self._turned_at = time.monotonic()  # here, for the watching thread may have to wait until it goes on
+        self._turned.set()
 
     def _tell(self) -> None:
         frame = sys._current_frames().get(self._loop_thread)  # noqa: SLF001  # the only way to another thread's stack

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import aclosing, suppress
 from itertools import chain, repeat
 from typing import Any, Protocol
@@ -194,7 +194,7 @@ class Runner:
         """Run the stages; return the exception that ended them early, None when all ended well."""
         try:
             for observer in self._observers:
-                observer.begun(live)
+                _unfailing(observer.begun, live)
             for name, stage in self._stages:
                 live.check_stopped()
                 await self._run_stage(live, name, stage)
@@ -240,6 +240,8 @@ class Runner:
         except BaseException:  # a run must never stay open
             log.exception("run.unfinished", run_id=live.run.id)
             outcome = outcome_of(live, "error", UNFINISHED)
+            if not live.shown:
+                self._show(live, outcome, None)
             with suppress(UnknownRun):
                 self._tell(live, outcome, self._bus.last_frame(live.run.id, Error(UNFINISHED)))
         del self._live[live.run.id]
@@ -268,9 +270,10 @@ class Runner:
         return outcome
 
     def _show(self, live: LiveRun, outcome: Outcome, broken: BaseException | None) -> None:
+        live.shown = True
         log_run(live, outcome, broken)
         for observer in self._observers:
-            observer.concluded(live, outcome)
+            _unfailing(observer.concluded, live, outcome)
 
     def _tell(self, live: LiveRun, outcome: Outcome, last: bytes) -> None:
         self._bus.close(live.run.id, last)
@@ -307,6 +310,13 @@ class Runner:
             else:
                 return True
         raise AssertionError("the waits have no end")
+
+
+def _unfailing(observe: Callable[..., None], live: LiveRun, *outcome: Outcome) -> None:
+    try:
+        observe(live, *outcome)
+    except Exception:  # who looks at a run must not change it
+        log.exception("run.unobserved", run_id=live.run.id)
 
 
 def _stamped(live: LiveRun, event: Event) -> Event:

@@ -12,4 +12,5 @@ from api.system import System
 @get("/metrics", media_type="text/plain")
 async def metrics(system: NamedDependency[System]) -> Response[bytes]:
     """Return all metrics in Prometheus's text format."""
-    return Response(system.metrics.text(), media_type=CONTENT_TYPE_LATEST)
+    # As a media type it would be given a second charset.
+    return Response(system.metrics.text(), headers={"Content-Type": CONTENT_TYPE_LATEST})

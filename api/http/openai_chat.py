@@ -25,7 +25,7 @@ from api.http.chat import MAX_MESSAGE_CHARS, WholeAnswer, started
 from api.http.openai_errors import OPENAI_HANDLERS, error, failure, in_openai_form
 from api.http.problems import AnyRequest, bad_field, failed, refuse
 from api.http.sse import EventStream, Reader
-from api.replay import Batches
+from api.replay import Batches, Elsewhere
 from api.runs import Runs, new_run
 from api.settings import Settings
 from api.storage.runs import HISTORY_TURNS, StoredRun
@@ -37,8 +37,12 @@ MODEL = "stagecast"
 MAX_BODY_BYTES = 1024 * 1024
 """Of a whole request, with the conversation in it."""
 MAX_MESSAGES = 1_000
-FINISH_REASONS = {"stop", "length", "content_filter", "tool_calls", "function_call"}
-"""Those that OpenAI's clients know; any other reason is a ``stop`` to them."""
+MAX_TURN_CHARS = 20_000
+"""Of a message of the conversation; the rest is left out."""
+FINISH_REASONS = {"stop", "length", "content_filter"}
+"""Those that OpenAI's clients know, and that need nothing else said; any other reason is a ``stop`` to them."""
+ASK_NO_MORE = {"x-should-retry": "false"}
+"""OpenAI's packages would send what was answered with 500 or more again, twice."""
 DONE = b"data: [DONE]\n\n"
 
 
@@ -141,7 +145,7 @@ def _question(data: CompletionRequest) -> str:
 
 def _history(data: CompletionRequest) -> list[Message]:
     said = [
-        Message(message.role, message.said(f"messages[{n}]"))
+        Message(message.role, message.said(f"messages[{n}]")[:MAX_TURN_CHARS])
         for n, message in enumerate(data.messages[:-1])
         if message.role in {"user", "assistant"}
     ]
@@ -151,9 +155,11 @@ def _history(data: CompletionRequest) -> list[Message]:
 def _whole(stored: StoredRun, request: AnyRequest) -> Response[Any]:
     outcome = stored.outcome
     if outcome.error:
-        return in_openai_form(failed(outcome.error, stored.run_id).to_response(request))
+        refused = in_openai_form(failed(outcome.error, stored.run_id).to_response(request))
+        refused.headers |= {} if outcome.error.retryable else ASK_NO_MORE
+        return refused
     if outcome.status == "cancelled":
-        return Response(_stopped(), status_code=HTTPStatus.SERVICE_UNAVAILABLE)
+        return Response(_stopped(), status_code=HTTPStatus.SERVICE_UNAVAILABLE, headers=ASK_NO_MORE)
     message = {"role": "assistant", "content": outcome.answer, "refusal": None}
     choice = {"index": 0, "message": message, "logprobs": None, "finish_reason": _reason(outcome)}
     head = _head(stored.run_id, "chat.completion")
@@ -216,6 +222,8 @@ class Chunks(Batches):
                     if chunks := [chunk for frame in frames for chunk in self._chunks(head, frame)]:
                         yield chunks
             yield self._last(head, (await concluded).outcome)
+        except Elsewhere as gone:
+            yield [_data(msgspec.json.encode(error(str(gone), HTTPStatus.SERVICE_UNAVAILABLE)))]
         finally:
             concluded.cancel()
 

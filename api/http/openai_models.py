@@ -33,7 +33,7 @@ class EmbeddingRequest(msgspec.Struct):
 
     model: str
     input: Text | Annotated[list[Text], Meta(min_length=1, max_length=MAX_TEXTS)]
-    encoding_format: Literal["float", "base64"] = "float"
+    encoding_format: Literal["float", "base64"] | None = None
     dimensions: int | None = None
 
 
@@ -67,7 +67,7 @@ async def embed(data: JSONBody[EmbeddingRequest], system: NamedDependency[System
         raise bad_field("dimensions", f"{embedder.name} has {embedder.dimension}")
     texts = [clean(text) for text in ([data.input] if isinstance(data.input, str) else data.input)]
     vectors = await embedder.embed(texts)
-    tokens = sum(embedder.count_tokens(texts))
+    tokens = sum(await system.host.threads.run(embedder.count_tokens, texts))
     encode = _base64 if data.encoding_format == "base64" else _floats
     found = [{"object": "embedding", "index": n, "embedding": encode(vector)} for n, vector in enumerate(vectors)]
     usage = {"prompt_tokens": tokens, "total_tokens": tokens}

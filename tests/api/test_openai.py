@@ -5,6 +5,7 @@ import shutil
 import subprocess
 import time
 import uuid
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import httpx
@@ -88,6 +89,30 @@ def test_a_failing_model_is_an_error_before_and_within_the_stream(client):
     with pytest.raises(openai.APIError) as broken:
         told.extend(complete(client, user("llm:truncated"), stream=True))
     assert broken.value.code == "UPSTREAM_TRUNCATED"
+
+
+def test_what_no_retry_can_help_is_not_asked_again(llm_server, llm):
+    marker = uuid.uuid4().hex
+    persistent = openai.OpenAI(base_url=f"{llm_server.url}/v1", api_key="none")
+    with persistent, pytest.raises(openai.InternalServerError):
+        complete(persistent, user(f"llm:status401 {marker}"))
+    assert len(llm.calls_about(marker)) == 1
+
+
+def test_a_stopped_answer_in_one_piece_is_not_asked_again(llm_server, llm):
+    marker = uuid.uuid4().hex
+    with openai.OpenAI(base_url=f"{llm_server.url}/v1", api_key="none") as persistent, ThreadPoolExecutor(1) as thread:
+        asking = thread.submit(complete, persistent, user(f"llm:slow {marker}"))
+        while not llm.calls_about(marker):
+            time.sleep(0.01)
+        session = httpx.get(f"{llm_server.url}/sessions?limit=1").json()["sessions"][0]["id"]
+        messages = httpx.get(f"{llm_server.url}/sessions/{session}/messages").json()["messages"]
+        assert marker in messages[0]["content"]
+        httpx.post(f"{llm_server.url}/runs/{messages[0]['run_id']}/cancel")
+        with pytest.raises(openai.InternalServerError) as stopped:
+            asking.result(timeout=10)
+    assert stopped.value.code == "cancelled"
+    assert len(llm.calls_about(marker)) == 1
 
 
 def test_a_client_that_closes_its_stream_closes_the_model_within_100_ms(client, llm):

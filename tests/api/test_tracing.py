@@ -1,5 +1,6 @@
 """Traces, sent to a collector that speaks the real protocol."""
 
+import socket
 import threading
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -8,6 +9,7 @@ import httpx
 import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
+from api.tracing import FLUSH_S
 from tests.conftest import ask, first
 
 TRACE, PARENT = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
@@ -102,6 +104,16 @@ def test_a_trace_goes_on_from_who_asks_to_the_model(traced, collector, llm):
     assert (run.trace_id.hex(), run.parent_span_id.hex()) == (TRACE, PARENT)
     asked = next(call for call in reversed(llm.calls) if "traced" in call.question)
     assert f"00-{TRACE}-{run.span_id.hex()}-01" in asked.head.decode()
+
+
+def test_a_collector_that_does_not_answer_holds_up_nobodys_end(start_server, sample_database):
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        environment = {"OTEL_EXPORTER_OTLP_ENDPOINT": f"http://127.0.0.1:{silent.getsockname()[1]}"}
+        server = start_server(database_url=sample_database, traces="otlp", environment=environment)
+        ask(server, "What is aripiprazole?")
+        begun = time.monotonic()
+        server.stop()
+    assert time.monotonic() - begun < FLUSH_S + 4
 
 
 def test_a_failed_run_is_a_failed_span_and_a_stopped_one_is_not(traced, collector):

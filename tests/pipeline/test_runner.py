@@ -58,10 +58,10 @@ async def forever():
     await asyncio.Event().wait()
 
 
-async def ran(*stages, store=None, limits=None, during=None, run=None):
+async def ran(*stages, store=None, limits=None, during=None, run=None, observers=(), bus=None):
     """Run the stages and return the events that a reader saw."""
-    bus = MemoryBus()
-    runner = Runner(stages, bus, store or MemoryStore(), limits or Limits())
+    bus = bus or MemoryBus()
+    runner = Runner(stages, bus, store or MemoryStore(), limits or Limits(), observers)
     await runner.start(run or a_run())
     ended = runner.ended("r")
     assert ended is not None
@@ -91,6 +91,44 @@ async def test_a_run_goes_from_run_start_through_its_stages_to_done():
     assert store.outcomes["r"].answer == "ab"
     assert [json.loads(frame.split(b"data: ")[1]) for frame in store.frames["r"]] == events
     assert store.outcomes["r"].status == "completed"
+
+
+class Watching:
+    """Notes what an observer is shown; ``fails``: and then fails."""
+
+    def __init__(self, *, fails=False):
+        self.shown = []
+        self._fails = fails
+
+    def begun(self, live):
+        self._note("begun")
+
+    def concluded(self, live, outcome):
+        self._note(outcome.status)
+
+    def _note(self, what):
+        self.shown.append(what)
+        if self._fails:
+            raise RuntimeError(what)
+
+
+async def test_who_looks_at_a_run_is_shown_it_once_and_changes_nothing_by_failing():
+    observers, store = [Watching(fails=True), Watching()], MemoryStore()
+    events = await ran(("work", stage_of(Start(), Token("a"), Complete())), store=store, observers=observers)
+    assert last(events)["type"] == "done"
+    assert store.outcomes["r"].status == "completed"
+    assert [observer.shown for observer in observers] == [["begun", "completed"]] * 2
+
+
+async def test_a_run_whose_end_fails_is_shown_all_the_same():
+    class Broken(MemoryBus):
+        async def frames(self, run_id):
+            raise RuntimeError("no frames")
+
+    watching = Watching()
+    events = await ran(("work", stage_of(Start(), Complete())), observers=[watching], bus=Broken())
+    assert last(events)["type"] == "error"
+    assert watching.shown == ["begun", "error"]
 
 
 async def test_tokens_that_come_together_are_told_stored_and_counted_one_by_one():
