@@ -19,7 +19,7 @@ dev *arguments: _node_modules
 
 # Set up and run all tests
 test *arguments: page
-    if command -v npm >/dev/null; then cd ui && npm test; fi
+    if command -v npm >/dev/null; then just _node_modules && cd ui && npm test; fi
     uv run --locked pytest "$@"
 
 # Repeat the tests of faults as often as the README's figures say, which takes half an hour, and print the figures
