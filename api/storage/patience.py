@@ -105,9 +105,8 @@ class LimitedEngine(AsyncEngine, Database):
             connection: Any = lent.driver_connection
             try:
                 yield connection
-            except (asyncio.CancelledError, TimeoutError, asyncpg.InterfaceError) as problem:
-                if not _is_bad_value(problem):
-                    await greenlet_spawn(lent.invalidate)  # it may be busy with what nobody waits for any more
+            except (asyncio.CancelledError, TimeoutError, asyncpg.InterfaceError):
+                await greenlet_spawn(lent.invalidate)  # it may be busy with what nobody waits for any more
                 raise
             finally:
                 if lent.is_valid and connection.is_in_transaction():  # the next one's statements would be lost in it
@@ -117,8 +116,6 @@ class LimitedEngine(AsyncEngine, Database):
 
 def is_passing(problem: BaseException) -> bool:
     """Say whether a failure is the database's state and not the statement's: worth a retry, by whoever asked."""
-    if _is_bad_value(problem):
-        return False
     if isinstance(problem, asyncpg.PostgresError):
         return str(problem.sqlstate).startswith(PASSING)
     if not isinstance(problem, DBAPIError):
@@ -126,8 +123,3 @@ def is_passing(problem: BaseException) -> bool:
     if problem.connection_invalidated or isinstance(problem, OperationalError | InterfaceError):
         return True
     return str(getattr(problem.orig, "sqlstate", None)).startswith(PASSING)
-
-
-def _is_bad_value(problem: BaseException) -> bool:
-    """Say whether asyncpg refused a parameter before it sent anything."""
-    return isinstance(problem, asyncpg.InterfaceError) and isinstance(problem, ValueError)

@@ -399,7 +399,7 @@ async def test_a_transaction_left_open_takes_nobody_elses_statements_with_it(kil
 async def test_a_value_of_the_wrong_type_is_no_fault_of_the_connections(killable):
     async with engine_to(killable.url, 1) as engine:
         [before] = await engine.fetch("select pg_backend_pid() as pid")
-        with pytest.raises(asyncpg.InterfaceError) as refused:
+        with pytest.raises(asyncpg.DataError) as refused:
             await engine.fetch("select $1::int", "no number")
         assert not is_passing(refused.value)
         assert (await engine.fetch("select pg_backend_pid() as pid"))[0]["pid"] == before["pid"]
