@@ -3,30 +3,30 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 
 import msgspec
 from rich.console import Console
 
-from api.client import Client, Unknown, decoded, kind_of
+from api.client import Client, Numbered, Unknown, decoded, kind_of
 from api.ingest.sample import load_sample
 from api.runs import new_run
 from api.settings import Settings
 from api.system import System, running, warm_all
-from pipeline.events import Error, Event, GenerationComplete, Source, Sources, Token
+from pipeline.events import Done, Error, Event, GenerationComplete, Source, Sources, Token
 from pipeline.text import clean
 
 
 async def answer(settings: Settings, question: str, session_id: str | None) -> int:
     """Stream the answer to standard output, stages and sources to standard error; return the exit code."""
-    console = Console(stderr=True, highlight=False, markup=False)
+    console = _console()
     with console.status("Starting ...") as waiting:
         async with running(settings, share=True) as system:
             await warm_all(system)
             await load_sample(system)
             waiting.stop()
-            return await _stream(system, question, session_id, console)
+            return await _shown(_events(system, question, session_id), console)
 
 
 async def answer_from(url: str, key: str | None, question: str, session_id: str | None) -> int:
@@ -35,37 +35,37 @@ async def answer_from(url: str, key: str | None, question: str, session_id: str 
     Raises:
         Refused, Unreachable: The server does not answer it.
     """
-    console = Console(stderr=True, highlight=False, markup=False)
-    last, sources = "", list[Source]()
-    async with Client(url, key) as client, aclosing(client.ask(question, session_id=session_id)) as events:
-        async for _, event in events:
-            show(event, console)
-            last = kind_of(event)
-            sources = event.content.sources if isinstance(event, Sources) else sources
-    return _ended(last, sources, console)
+    async with Client(url, key) as client:
+        return await _shown(client.ask(question, session_id=session_id), _console())
 
 
-async def _stream(system: System, question: str, session_id: str | None, console: Console) -> int:
+def _console() -> Console:
+    return Console(stderr=True, highlight=False, markup=False)
+
+
+async def _events(system: System, question: str, session_id: str | None) -> AsyncGenerator[Numbered]:
     run = new_run("", clean(question), clean(session_id) if session_id else None, {})
     await system.runs.start(run)
-    last = ""
+    number = 0
     async with aclosing(system.bus.read(run.id)) as batches:
         async for frames in batches:
-            for frame in frames:
-                event = decoded(frame.partition(b"data: ")[2])
-                show(event, console)
-                last = kind_of(event)
-    return _ended(last, run.sources, console)
+            for number, frame in enumerate(frames, number + 1):
+                yield number, decoded(frame.partition(b"data: ")[2])
 
 
-def _ended(last: str, sources: Sequence[Source], console: Console) -> int:
+async def _shown(events: AsyncGenerator[Numbered], console: Console) -> int:
+    event: Event | Unknown | None = None
+    sources: Sequence[Source] = ()
+    async with aclosing(events):
+        async for _, event in events:
+            _show(event, console)
+            sources = event.content.sources if isinstance(event, Sources) else sources
     for source in sources:
         console.print(f"[{source.n}] {source.title}" + (f" - {source.url}" if source.url else ""), style="dim")
-    return 0 if last == "done" else 1
+    return 0 if isinstance(event, Done) else 1
 
 
-def show(event: Event | Unknown, console: Console) -> None:
-    """Show an event: the answer on standard output, the rest on the console."""
+def _show(event: Event | Unknown, console: Console) -> None:
     if isinstance(event, Token):
         sys.stdout.write(event.content)
         sys.stdout.flush()

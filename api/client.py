@@ -54,6 +54,10 @@ class Unknown(msgspec.Struct, frozen=True):
     content: Any
 
 
+Numbered = tuple[int, Event | Unknown]
+"""An event, and its number within its run."""
+
+
 class _Type(msgspec.Struct):
     type: str
 
@@ -84,7 +88,7 @@ class Client:
 
     async def ask(
         self, message: str, *, session_id: str | None = None, filters: Filters | None = None
-    ) -> AsyncGenerator[tuple[int, Event | Unknown]]:
+    ) -> AsyncGenerator[Numbered]:
         """Yield the numbered events of the answer to a question, until the last; closed before that, it stops the run.
 
         A question that is given up before its first event may have begun, and is answered until its grace period ends.
@@ -111,7 +115,7 @@ class Client:
             if run_id and not ended:
                 await asyncio.shield(self._cancel(run_id))
 
-    async def watch(self, run_id: str, after: int = 0) -> AsyncGenerator[tuple[int, Event | Unknown]]:
+    async def watch(self, run_id: str, after: int = 0) -> AsyncGenerator[Numbered]:
         """Yield the numbered events of a run behind number ``after``, also of one that has ended; raises as ``ask``."""
         async with aclosing(self._followed(self._again(run_id, after), run_id, after)) as events:
             async for found in events:
@@ -119,7 +123,7 @@ class Client:
 
     async def _followed(
         self, begin: httpx.Request, run_id: str | None = None, seen: int = 0
-    ) -> AsyncGenerator[tuple[int, Event | Unknown]]:
+    ) -> AsyncGenerator[Numbered]:
         attempt = 0
         while True:
             try:

@@ -19,6 +19,7 @@ from api import __version__
 from pipeline.ending import Outcome
 from pipeline.errors import ConfigurationError
 from pipeline.live import LiveRun
+from pipeline.tracing import trace_headers
 
 CARRIED = b"traceparent"
 """The ids alone: what else callers carry would go on to the LLM's provider."""
@@ -41,13 +42,15 @@ class Tracing:
         flushing.join(FLUSH_S)
 
     def begun(self, live: LiveRun) -> None:
-        """Begin a run's span, as the one that the task is in from now on."""
+        """Begin a run's span, the one that the LLM is told of."""
         run = live.run
         attributes = {"stagecast.run_id": run.id, "stagecast.session_id": run.session_id}
         begun_ns = time.time_ns() - round((time.monotonic() - live.begun) * 1e9)
         span = self._tracer.start_span("run", kind=trace.SpanKind.SERVER, start_time=begun_ns, attributes=attributes)
         self._spans[run.id] = span, begun_ns
-        context.attach(trace.set_span_in_context(span))
+        carried: dict[str, str] = {}
+        propagate.inject(carried, trace.set_span_in_context(span))
+        trace_headers.set(carried)
 
     def concluded(self, live: LiveRun, outcome: Outcome) -> None:
         """End a run's span; its stages' are made now, of the times that were taken."""

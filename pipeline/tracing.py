@@ -1,12 +1,10 @@
-"""The span of the run that is being answered, for whoever asks another server on its behalf."""
+"""The trace that a run is part of, for whoever asks another server on its behalf."""
 
 from __future__ import annotations
 
-from opentelemetry import propagate
+from collections.abc import Mapping
+from contextvars import ContextVar
+from types import MappingProxyType
 
-
-def trace_headers() -> dict[str, str]:
-    """Return the headers that tell another server which span asks it; none while nothing is traced."""
-    carried: dict[str, str] = {}
-    propagate.inject(carried)
-    return carried
+trace_headers: ContextVar[Mapping[str, str]] = ContextVar("trace_headers", default=MappingProxyType({}))
+"""The headers that tell another server which span asks it; none while nothing is traced."""

@@ -206,7 +206,7 @@ class ChatCompletions:
         """Ask, and return once the first pieces are there, or the end."""
         reader, pieces = ChunkReader(), list[str]()
         try:
-            response = await self._server.post(body, trace_headers())
+            response = await self._server.post(body, trace_headers.get())
             try:
                 await _check(response)
                 while not (pieces or reader.ended) and (received := await response.read()):

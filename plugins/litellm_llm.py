@@ -160,7 +160,7 @@ class LiteLLM:
     async def _attempt(self, litellm: Any, prompt: Prompt) -> AsyncGenerator[str | Finish]:
         finish, begun = Finish(""), False
         try:
-            told = {"extra_headers": headers} if (headers := trace_headers()) else {}
+            told = {"extra_headers": dict(headers)} if (headers := trace_headers.get()) else {}
             stream = await litellm.acompletion(messages=prompt.messages, **self._arguments, **told)
             async with aclosing(stream) as chunks:
                 async for chunk in chunks:
