@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
+from itertools import count
 
 import msgspec
 from rich.console import Console
@@ -46,11 +47,11 @@ def _console() -> Console:
 async def _events(system: System, question: str, session_id: str | None) -> AsyncGenerator[Numbered]:
     run = new_run("", clean(question), clean(session_id) if session_id else None, {})
     await system.runs.start(run)
-    number = 0
+    numbers = count(1)
     async with aclosing(system.bus.read(run.id)) as batches:
         async for frames in batches:
-            for number, frame in enumerate(frames, number + 1):
-                yield number, decoded(frame.partition(b"data: ")[2])
+            for frame in frames:
+                yield next(numbers), decoded(frame.partition(b"data: ")[2])
 
 
 async def _shown(events: AsyncGenerator[Numbered], console: Console) -> int:
