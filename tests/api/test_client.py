@@ -29,8 +29,6 @@ async def test_an_answer_comes_as_typed_events(llm_server):
     assert [event.content for _, event in events if isinstance(event, Token)] == TOKENS
 
 
-# The proxy may leave a socket of its own to the collector, which is not what is looked at here.
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.parametrize("half_close", [False, True])
 async def test_a_connection_that_breaks_again_and_again_loses_and_repeats_nothing(llm_server, half_close):
     with FaultProxy(("127.0.0.1", llm_server.port)) as proxy:

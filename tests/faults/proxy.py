@@ -4,7 +4,7 @@ import asyncio
 import socket
 import struct
 import threading
-from contextlib import suppress
+from contextlib import closing, suppress
 
 CHUNK = 65536
 
@@ -48,18 +48,20 @@ class FaultProxy:
         server.close()
 
     async def _connection(self, reader, writer):
-        with suppress(OSError):
+        with suppress(OSError), closing(writer):  # also when the proxy ends, which cancels this
             if isinstance(self._far_end, str):
                 back, forth = await asyncio.open_unix_connection(self._far_end)
             else:
                 back, forth = await asyncio.open_connection(*self._far_end)
-            pumps = [asyncio.ensure_future(self._pump(reader, forth)), asyncio.ensure_future(self._back(back, writer))]
-            await asyncio.wait(pumps, return_when=asyncio.FIRST_COMPLETED)
-            for pump in pumps:
-                pump.cancel()
-            await asyncio.gather(*pumps, return_exceptions=True)
-            forth.close()
-        writer.close()
+            with closing(forth):
+                pumps = [
+                    asyncio.ensure_future(self._pump(reader, forth)),
+                    asyncio.ensure_future(self._back(back, writer)),
+                ]
+                await asyncio.wait(pumps, return_when=asyncio.FIRST_COMPLETED)
+                for pump in pumps:
+                    pump.cancel()
+                await asyncio.gather(*pumps, return_exceptions=True)
 
     async def _pump(self, reader, writer):
         while data := await reader.read(CHUNK):
