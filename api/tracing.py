@@ -58,7 +58,10 @@ class Tracing:
             return
         span, begun_ns = self._spans.pop(live.run.id)
         inside = trace.set_span_in_context(span)
+        unfinished = None if outcome.status == "completed" else live.stage
         for stage, begun in live.stages_begun.items():
+            if stage not in outcome.stages and stage != unfinished:  # it had nothing to do
+                continue
             self._stage(inside, stage, begun_ns + round((begun - live.begun) * 1e9), live, outcome)
         if outcome.error:
             span.set_status(trace.StatusCode.ERROR, outcome.error.code)
@@ -132,7 +135,8 @@ def tracing(exporter: str) -> Tracing | None:
         from opentelemetry.sdk.trace.export import BatchSpanProcessor, ConsoleSpanExporter  # noqa: PLC0415  # optional
     except ImportError as missing:
         raise ConfigurationError(
-            f"setting STAGECAST_TRACES: {missing.name} is not installed; install stagecast[traces], or set it to off"
+            f"setting STAGECAST_TRACES: {missing.name} is not installed; add the extra `traces` "
+            "(uv run --extra traces ...), or set it to off"
         ) from None
     provider = TracerProvider(shutdown_on_exit=False)  # which would wait for a collector that is down
     provider.add_span_processor(

@@ -86,6 +86,7 @@ def test_a_run_and_its_stages_are_spans_with_the_numbers_of_its_events(traced, c
     events = ask(traced, "What is aripiprazole?")
     done, run_id = first(events, "done"), first(events, "run_start")["run_id"]
     spans = spans_of(collector, run_id, 4)
+    assert set(spans) == {"run", "retrieval", "reranking", "chat openai/fake"}, "condensing had nothing to do"
     run, answer = spans["run"], spans["chat openai/fake"]
     assert took_ms(run) == pytest.approx(done["elapsed_ms"], abs=0.001)
     for name, stage in (("retrieval", "retrieval"), ("reranking", "reranking"), ("chat openai/fake", "generation")):
