@@ -227,6 +227,14 @@ def schema() -> None:
 
 
 @app.command()
+def dashboard() -> None:
+    """Print a dashboard for Grafana of what GET /metrics tells, as JSON to import."""
+    from api.dashboard import dashboard
+
+    typer.echo(dashboard())
+
+
+@app.command()
 def migrate() -> None:
     """Bring the database up to date.
 
