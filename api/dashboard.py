@@ -6,7 +6,7 @@ from api import grafana
 from api.grafana import Panel, Query
 from pipeline.loopwatch import BLOCKED_S
 
-ESTIMATED = "Percentiles are estimated between bounds that are a factor of 2 to 5 apart, the lowest at 1 ms."
+ESTIMATED = "Percentiles are estimated between bounds that are a factor of 1.4 to 5 apart, the lowest at 1 ms."
 GOOD_AND_BAD = {"completed": "green", "cancelled": "yellow", "error": "red"}
 KEPT_AND_NOT = {"stored": "green", "unchanged": "blue", "failed": "red"}
 

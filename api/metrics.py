@@ -13,7 +13,7 @@ from prometheus_client.process_collector import ProcessCollector
 from pipeline.ending import Outcome
 from pipeline.live import LiveRun
 
-SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300)
+SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2, 3, 5, 7, 10, 20, 30, 60, 300)
 """Upper bounds of the histograms' buckets: from a fused list put in order to the longest run."""
 Count = Callable[[], float]
 
