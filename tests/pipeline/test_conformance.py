@@ -2,8 +2,10 @@
 
 import asyncio
 import math
+import re
 import socket
 import time
+from pathlib import Path
 
 import msgspec
 import numpy as np
@@ -16,6 +18,7 @@ from pipeline.events import Tokens, stage_events
 from pipeline.fakes import FakeEmbedder, FakeReranker, passage
 from pipeline.ports import Finish
 
+README = Path(__file__).parents[2] / "README.md"
 FOUND = [passage(n, dense=0.9 - n / 10) for n in range(1, 6)]
 WorkStart, WorkComplete = stage_events("work")
 
@@ -295,6 +298,11 @@ async def test_a_plugin_without_a_fault_passes_every_check(kind, good):
 def test_every_check_is_seen_to_catch_something():
     caught = {check for _, _, check in BAD}
     assert {name_of(check) for checks in CHECKS.values() for check in checks} == caught
+
+
+def test_the_readme_tells_every_check():
+    told = set(re.findall(r"^\| [^|]* \| `([a-z-]+)` \|$", README.read_text(), re.MULTILINE))
+    assert told == {name_of(check) for checks in CHECKS.values() for check in checks}
 
 
 def test_the_checks_passages_are_odd_enough():
