@@ -70,6 +70,14 @@ ROUTES = [
 ]
 
 
+OF_OPENAI = [
+    f"X-Stainless-{name}"
+    for name in ("Arch", "Helper-Method", "Lang", "OS", "Package-Version", "Retry-Count", "Runtime", "Runtime-Version",
+                 "Timeout")
+]  # fmt: skip
+"""Headers that OpenAI's package sends from a page of another origin."""
+
+
 def create_app(boot: Boot) -> ASGIApp:
     """Return the application; its routes answer 503 until ``boot`` has brought the system up."""
     routed: ASGIApp = _routed(boot)
@@ -144,7 +152,7 @@ def _cors(origins: Sequence[str]) -> CORSConfig | None:
     return CORSConfig(
         allow_origins=list(origins),
         allow_methods=["GET", "POST", "PATCH", "DELETE"],
-        allow_headers=["Authorization", "Content-Type", "Idempotency-Key", "Last-Event-ID"],
+        allow_headers=["Authorization", "Content-Type", "Idempotency-Key", "Last-Event-ID", *OF_OPENAI],
         expose_headers=["Retry-After"],
     )
 

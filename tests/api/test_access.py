@@ -349,11 +349,13 @@ def test_only_origins_that_are_listed_may_read(shared_origin, origin, allowed):
     headers = {
         "Origin": origin,
         "Access-Control-Request-Method": "POST",
-        "Access-Control-Request-Headers": "authorization",
+        "Access-Control-Request-Headers": "authorization, x-stainless-lang",
     }
     for method, path in (("OPTIONS", "/chat"), ("GET", "/health")):
         response = httpx.request(method, f"{shared_origin.url}{path}", headers=headers)
         assert (response.headers.get("access-control-allow-origin") == origin) == allowed
+        if method == "OPTIONS":
+            assert ("x-stainless-lang" in response.headers.get("access-control-allow-headers", "").lower()) == allowed
         assert "access-control-allow-credentials" not in response.headers
 
 

@@ -37,6 +37,14 @@ def test_those_that_ask_an_llm_pass(name, llm, sample_database, tmp_path):
     assert code == 0, said
 
 
+def test_the_embedder_that_asks_a_server_passes(server, tmp_path):
+    """Asked is a server of ours, whose embedder is offered to clients of OpenAI's API."""
+    far_end = {"embedding_model": "openai/all-MiniLM-L6-v2/int8", "llm_api_base": f"{server.url}/v1"}
+    code, said = checked("embedder:litellm", tmp_path, **far_end)
+    assert code == 0, said
+    assert said.count("passed") >= 7
+
+
 def test_one_that_breaks_its_contract_is_told_what_is_right(tmp_path, monkeypatch):
     code = (
         "import numpy as np\nclass Plugin:\n    name, dimension, max_tokens = 'n', 2, 9\n"
