@@ -26,7 +26,7 @@ from plugins.stored import Row, passage
 
 PAGE = 10_000
 """Ids that are read, or deleted, at once."""
-BATCH = 64
+BATCH = 32
 """Chunks that are sent at once."""
 
 KNOWN = f"select {stored.PASSAGE} from chunk c {stored.OF_DOCUMENT} where c.id = any($1) and c.owner in ('', $2)"  # noqa: S608  # names of ours
@@ -67,6 +67,8 @@ class QdrantRetriever:
     def __init__(self, host: Host, settings: Settings) -> None:
         self._library = library()
         self._qdrant = _access(self._library, settings, host.options.data_dir)
+        self._has_indexes = isinstance(self._qdrant, Server)
+        """Of what is beside the vectors."""
         self._database = host.service(Database)
         self._embedder = host.embedder
         self._prefix = settings.collection
@@ -125,13 +127,15 @@ class QdrantRetriever:
         return {point.id: point.score for point in found.points}
 
     def _filter(self, scope: Scope) -> Any:
+        """Return the conditions for points; whose they are is asked of the database in any case."""
         models = self._library.models
-        readable = models.FieldCondition(key="owner", match=models.MatchAny(any=["", scope.owner]))
-        meant = [
+        must = [
             models.FieldCondition(key="metadata", match=models.MatchValue(value=_term(key, value)))
             for key, value in scope.filters.items()
         ]
-        return models.Filter(must=[readable, *meant])
+        if self._has_indexes:  # without them each condition costs more than all of the search
+            must.append(models.FieldCondition(key="owner", match=models.MatchAny(any=["", scope.owner])))
+        return models.Filter(must=must) if must else None
 
     def _point(self, chunk: IndexedChunk) -> Any:
         return self._library.models.PointStruct(
@@ -160,7 +164,7 @@ class QdrantRetriever:
             await self._qdrant.ask("delete_collection", collection_name=name)
         vectors = models.VectorParams(size=self._embedder.dimension, distance=models.Distance.COSINE)
         await self._qdrant.ask("create_collection", collection_name=name, vectors_config=vectors)
-        if isinstance(self._qdrant, Server):  # without a server there is nothing to be indexed
+        if self._has_indexes:
             for field in ("owner", "metadata"):
                 schema = models.PayloadSchemaType.KEYWORD
                 await self._qdrant.ask(

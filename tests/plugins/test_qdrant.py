@@ -146,36 +146,37 @@ METADATA = {
 }
 
 
-@pytest.mark.parametrize(
-    ("filters", "matches"),
-    [
-        ({"kind": "drug"}, True),
-        ({"kind": "advice", "year": 1899}, True),
-        ({"kind": "drug", "year": 1900}, False),
-        ({"kind": "dru"}, False),
-        ({"year": 1899.0}, True),
-        ({"year": "1899"}, False),
-        ({"dose": 0.5}, True),
-        ({"whole": 2}, True),
-        ({"old": True}, True),
-        ({"old": 1}, False),
-        ({"one": 1}, False),
-        ({"a.b[0]": "dotted"}, True),
-        ({'quo"te': "ü"}, True),
-        ({"nested": "inner"}, False),
-        ({"nested.kind": "inner"}, False),
-        ({"lists": "deep"}, False),
-        ({"lists": 7}, True),
-        ({"none": "None"}, False),
-        ({"nothing": ""}, False),
-    ],
-)
-async def test_filters_mean_what_they_mean_for_hybrid(engine, host_of, retriever, filters, matches):
-    await store(engine, retriever, {"with": ["Aspirin thins the blood."]}, **METADATA)
-    await store(engine, retriever, {"without": ["Aspirin thins the blood."]})
-    expected = {"with"} if matches else set()
-    assert await found(HybridRetriever(host_of(engine)), filters=filters) == expected
-    assert await found(retriever, filters=filters) == expected
+FILTERS: list[tuple[dict[str, str | int | float | bool], bool]] = [
+    ({"kind": "drug"}, True),
+    ({"kind": "advice", "year": 1899}, True),
+    ({"kind": "drug", "year": 1900}, False),
+    ({"kind": "dru"}, False),
+    ({"year": 1899.0}, True),
+    ({"year": "1899"}, False),
+    ({"dose": 0.5}, True),
+    ({"whole": 2}, True),
+    ({"old": True}, True),
+    ({"old": 1}, False),
+    ({"one": 1}, False),
+    ({"a.b[0]": "dotted"}, True),
+    ({'quo"te': "ü"}, True),
+    ({"nested": "inner"}, False),
+    ({"nested.kind": "inner"}, False),
+    ({"lists": "deep"}, False),
+    ({"lists": 7}, True),
+    ({"none": "None"}, False),
+    ({"nothing": ""}, False),
+]
+"""Each with whether a document of that metadata has it."""
+
+
+async def test_filters_mean_what_they_mean_for_hybrid(engine, host_of, any_retriever):
+    await store(engine, any_retriever, {"with": ["Aspirin thins the blood."]}, **METADATA)
+    await store(engine, any_retriever, {"without": ["Aspirin thins the blood."]})
+    for filters, has_them in FILTERS:
+        expected = {"with"} if has_them else set()
+        assert await found(HybridRetriever(host_of(engine)), filters=filters) == expected, filters
+        assert await found(any_retriever, filters=filters) == expected, filters
 
 
 async def test_only_what_the_asker_may_read_is_found(engine, any_retriever):
@@ -185,6 +186,15 @@ async def test_only_what_the_asker_may_read_is_found(engine, any_retriever):
     assert await found(any_retriever) == set(TEXTS)
     assert await found(any_retriever, owner="alice") == {*TEXTS, "alice"}
     assert await found(any_retriever, owner="alice", filters={"kind": "note"}) == {"alice"}
+
+
+async def test_chunks_of_others_take_nobodys_place(engine, any_retriever):
+    for owner in ("alice", "bob"):
+        await store(engine, any_retriever, {f"{owner}{n}": ["aspirin blood"] for n in range(20)}, owner=owner)
+    await store(engine, any_retriever)
+    passages = await any_retriever.search("aspirin blood", 3, Scope(owner="carol"))
+    assert [passage.document_id in TEXTS for passage in passages] == [True] * 3
+    assert len(await any_retriever.search("aspirin blood", 30, Scope(owner="bob"))) == 26
 
 
 async def test_an_empty_index_finds_nothing(any_retriever):
