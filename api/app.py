@@ -106,7 +106,7 @@ def _routed(boot: Boot) -> Litestar:
         return boot.jobs
 
     def documents(caller: NamedDependency[Caller]) -> Documents:
-        return Documents(system().engine, caller.owner)
+        return Documents(system().engine, caller.owner, system().indexed)
 
     def sessions(caller: NamedDependency[Caller]) -> Sessions:
         return Sessions(system().engine, caller.owner)

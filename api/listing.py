@@ -52,8 +52,10 @@ def _show_settings(console: Console, settings: Settings, listed: list[plugin_set
     if not listed:
         console.print("It has no settings of its own.\n")
         return
-    table = Table("setting", "takes", "default", "now", box=None, header_style="bold", pad_edge=False)
-    table.add_column("", overflow="fold")
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    table.add_column("setting", no_wrap=True)
+    for name in ("takes", "default", "now", ""):
+        table.add_column(name, overflow="fold")
     for one in listed:
         now = settings.of_plugins.get(one.variable, "")
         shown = "(hidden)" if now and plugin_settings.SECRET.search(one.variable) else now

@@ -19,6 +19,7 @@ from api.runs import Capacity, Runs
 from api.settings import KNOWN, Settings
 from api.storage import database
 from api.storage.documents import Documents
+from api.storage.indexing import catch_up, indexed
 from api.storage.patience import LimitedEngine
 from api.storage.runs import PostgresRuns
 from api.storage.worker import Worker
@@ -26,7 +27,7 @@ from api.tracing import Tracing, tracing
 from pipeline import plugin_settings, registry
 from pipeline.errors import BadSetting
 from pipeline.host import Host
-from pipeline.ports import Database, EventBus, Stage
+from pipeline.ports import Database, EventBus, IndexedRetriever, Stage
 from pipeline.runner import Runner
 from pipeline.threads import Threads
 
@@ -40,6 +41,8 @@ class System(msgspec.Struct, frozen=True):
     engine: AsyncEngine
     """Whoever waits for it is a caller, and waits for seconds at most."""
     host: Host
+    indexed: IndexedRetriever | None
+    """The retriever, if it has an index of its own that is to be fed."""
     stages: list[tuple[str, Stage]]
     bus: EventBus
     runner: Runner
@@ -91,6 +94,8 @@ async def running(settings: Settings, *, share: bool = False, renew: bool = Fals
             await Documents(engine).bind(system.host.embedder, renew=renew)
             await system.worker.begin()
             try:
+                if system.indexed:
+                    await catch_up(engine, system.indexed)
                 yield system
             finally:
                 await system.runner.close()
@@ -110,6 +115,7 @@ def _assemble(settings: Settings, patient: AsyncEngine, threads: Threads) -> Sys
     host = Host(settings.options, threads, makers, services, settings.of_plugins)
     stages: list[tuple[str, Stage]] = [(name, registry.make("stage", name, host)) for name in settings.stages]
     bus: EventBus = registry.make("bus", settings.bus, host)
+    own_index = indexed(host)
     _check_plugins_settings(settings, [*host.made()])
     # The worker keeps its connection, so it must not be one of those that requests wait for.
     worker = Worker(database.connect(patient.url, 0), settings.event_retention_s, live=lambda: runner.ids)
@@ -121,7 +127,8 @@ def _assemble(settings: Settings, patient: AsyncEngine, threads: Threads) -> Sys
     runs = Runs(runner, bus, store, capacity, settings.resume_grace_s)
     log.info("system.assembled", stages=list(settings.stages), **settings.plugins)
     _show_gauges(metrics, engine, runs)
-    return System(settings, engine, host, stages, bus, runner, runs, Documents(engine), worker, metrics, traces)
+    documents = Documents(engine, retriever=own_index)
+    return System(settings, engine, host, own_index, stages, bus, runner, runs, documents, worker, metrics, traces)
 
 
 def _show_gauges(metrics: Metrics, engine: AsyncEngine, runs: Runs) -> None:

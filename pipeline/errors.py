@@ -70,6 +70,13 @@ class ModelUnavailable(RunError):
         super().__init__(f"The model {model} cannot be reached at the moment.")
 
 
+class IndexUnavailable(ModelUnavailable):
+    """The index of a retriever could not be reached."""
+
+    def __init__(self, index: str) -> None:
+        RunError.__init__(self, f"The index {index} cannot be reached at the moment.")
+
+
 class Overloaded(RunError):
     """As much waits for a thread as may."""
 

@@ -161,6 +161,8 @@ class Retriever(Protocol):
 
     One that is made of several searches may have an attribute ``parts``, a mapping of names to retrievers: each does
     its search alone, in its own order, and ``stagecast eval`` measures it beside the whole.
+
+    One that searches an index of its own instead of the database is an :class:`IndexedRetriever`.
     """
 
     async def search(self, question: str, limit: int, scope: Scope) -> list[Passage]:
@@ -168,6 +170,58 @@ class Retriever(Protocol):
 
         Raises:
             ModelUnavailable: A model or an index could not be reached; worth a retry.
+        """
+        ...
+
+
+class IndexedChunk(msgspec.Struct, frozen=True, kw_only=True):
+    """A chunk for a retriever's own index: all that a passage of it is made of, whose it is, and its vector."""
+
+    chunk_id: int
+    """Of this chunk as it is, and of no other ever after."""
+    owner: str
+    document_id: str
+    title: str
+    url: str | None
+    heading: str
+    position: int
+    text: str
+    metadata: dict[str, Any]
+    vector: NDArray[np.float32]
+    """By the embedder in force; of length 1, but for rounding."""
+
+
+class IndexedRetriever(Retriever, Protocol):
+    """A retriever with an index of its own, which ingestion feeds. The database remains what says which chunks exist.
+
+    A retriever is one when it has these methods, which may be plain functions. Whatever fails or is killed, no stored
+    chunk is missing from the index; until the next start it may hold others besides, which a search should not find.
+    """
+
+    async def held_chunks(self) -> NDArray[np.int64]:
+        """Return the ids of all chunks in the index, in any order; one that is not there is made, and empty.
+
+        It is called first, at every start: what the index lacks is then added, of the vectors that are stored, and what
+        is not stored is removed. An index of vectors of another dimension than the embedder's is to be made anew.
+
+        Raises:
+            ConfigurationError: The index cannot be used; this stops the start.
+        """
+        ...
+
+    async def add_chunks(self, chunks: Sequence[IndexedChunk]) -> None:
+        """Take chunks in, some of which may be there already; called just before they are stored.
+
+        Raises:
+            ModelUnavailable: The index could not be reached; the documents are then not stored either.
+        """
+        ...
+
+    async def remove_chunks(self, chunk_ids: Sequence[int]) -> None:
+        """Take chunks out, some of which may not be there; called when they are stored no more.
+
+        Raises:
+            ModelUnavailable: The index could not be reached; the next start makes up for it.
         """
         ...
 

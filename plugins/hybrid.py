@@ -8,22 +8,22 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.host import Host
-from pipeline.ports import Database, Passage, Scope
+from pipeline.ports import Database, Passage, Retriever, Scope
+from plugins import stored
 from plugins.hybrid_queries import DENSE_ALONE, HYBRID, LEXICAL_ALONE, Search, statement
+from plugins.stored import Row, passage
 
 LEXICAL_WEIGHT = 0.6
 DEPTH = 50
 """Candidates of each part at least: z depends on them, and shall not on how many passages are wanted."""
-Row = Sequence[Any]
-"""A passage, and its scores behind it."""
-BM25, COSINE = 8, 9
+BM25, COSINE = stored.COLUMNS, stored.COLUMNS + 1
+"""Where they are in a row."""
 
 
 class HybridRetriever:
@@ -32,7 +32,7 @@ class HybridRetriever:
     def __init__(self, host: Host) -> None:
         self._database = host.service(Database)
         self._embedder = host.embedder
-        self.parts = {"dense": DenseSearch(self), "lexical": LexicalSearch(self)}
+        self.parts: dict[str, Retriever] = {"dense": DenseSearch(self), "lexical": LexicalSearch(self)}
 
     async def search(self, question: str, limit: int, scope: Scope) -> list[Passage]:
         """Return the best ``limit`` passages with the scores ``dense`` (cosine), ``lexical`` (BM25) and ``fused``."""
@@ -52,12 +52,7 @@ class HybridRetriever:
 
     async def sentence_vectors(self, passages: Sequence[Passage]) -> list[NDArray[np.float32]]:
         """Return for each passage the stored vectors of its sentences, in order; none for a passage that is gone."""
-        stored = "select id, sentences from chunk where id = any($1)"
-        found = await self._database.fetch(stored, [passage.chunk_id for passage in passages])
-        packed = {row["id"]: row["sentences"] for row in found}
-        width = self._embedder.dimension
-        unpacked = (np.frombuffer(packed.get(passage.chunk_id, b""), np.float16) for passage in passages)
-        return [vectors.reshape(-1, width).astype(np.float32) for vectors in unpacked]
+        return await stored.sentence_vectors(self._database, passages, self._embedder.dimension)
 
 
 def fuse(rows: Sequence[Row], limit: int) -> list[Passage]:
@@ -66,7 +61,7 @@ def fuse(rows: Sequence[Row], limit: int) -> list[Passage]:
     bm25 = _standard([row[BM25] for row in rows])
     fused = [1 / (1 + math.exp(-(c + LEXICAL_WEIGHT * b))) for c, b in zip(cosine, bm25, strict=True)]
     order = sorted(range(len(rows)), key=lambda i: (-fused[i], rows[i][0]))
-    return [_passage(rows[i], fused[i], _scores(rows[i], fused[i])) for i in order[:limit]]
+    return [passage(rows[i], fused[i], _scores(rows[i], fused[i])) for i in order[:limit]]
 
 
 def _standard(scores: Sequence[float]) -> list[float]:
@@ -80,22 +75,6 @@ def _scores(row: Row, fused: float) -> dict[str, float]:
     return {"dense": row[COSINE], "lexical": row[BM25], "fused": fused}
 
 
-def _passage(row: Row, score: float, scores: dict[str, float]) -> Passage:
-    chunk_id, document_id, position, heading, text, title, url, meta = row[:BM25]
-    return Passage(
-        chunk_id=chunk_id,
-        document_id=document_id,
-        title=title,
-        url=url,
-        heading=heading,
-        position=position,
-        text=text,
-        score=score,
-        scores=scores,
-        metadata=msgspec.json.decode(meta),
-    )
-
-
 class DenseSearch:
     """The vectors alone; ``score`` is the cosine, 0 for what is below."""
 
@@ -106,7 +85,7 @@ class DenseSearch:
         """Return the ``limit`` passages whose vectors are nearest to the question's, best first."""
         values = (await self._whole.vector(question), scope.owner)
         rows = await self._whole.rows(DENSE_ALONE, limit, scope, values)
-        return [_passage(row, max(row[-1], 0.0), {"dense": row[-1]}) for row in rows]
+        return [passage(row, max(row[-1], 0.0), {"dense": row[-1]}) for row in rows]
 
 
 class LexicalSearch:
@@ -118,4 +97,4 @@ class LexicalSearch:
     async def search(self, question: str, limit: int, scope: Scope) -> list[Passage]:
         """Return the ``limit`` passages of the best BM25, best first; none when none has a word of the question."""
         rows = await self._whole.rows(LEXICAL_ALONE, limit, scope, (question, scope.owner))
-        return [_passage(row, row[-1] / (1 + row[-1]), {"lexical": row[-1]}) for row in rows]
+        return [passage(row, row[-1] / (1 + row[-1]), {"lexical": row[-1]}) for row in rows]

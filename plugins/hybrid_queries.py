@@ -9,6 +9,8 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import NamedTuple
 
+from plugins.stored import OF_DOCUMENT, PASSAGE
+
 COMMON_SHARE = 0.2
 """A term in a greater share of the chunks says nothing of a chunk, and costs the most to look up."""
 COMMON_CHUNKS = 1000
@@ -60,8 +62,8 @@ PARTS = {"lexical": LEXICAL, "best_lexical": BEST_LEXICAL, "best_dense": BEST_DE
 FILTERED_PARTS = PARTS | {"matching": MATCHING, "best_lexical": MATCHING_LEXICAL, "best_dense": MATCHING_DENSE}
 
 FRAGMENTS = {
-    "passage": "c.id, c.document_id, c.position, c.heading, c.text, d.title, d.url, d.meta::text",
-    "of_document": "join document d on d.owner = c.owner and d.id = c.document_id",
+    "passage": PASSAGE,
+    "of_document": OF_DOCUMENT,
     "half": "float8 '0.5'",
     "k1": f"float8 '{K1}'",
     "k1_plus_1": f"float8 '{K1 + 1}'",

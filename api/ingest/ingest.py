@@ -49,10 +49,10 @@ async def ingest_items(
 
     Raises:
         sqlalchemy.exc.DBAPIError, asyncpg.PostgresError, OSError: The database failed; what was yielded is stored.
-        ModelUnavailable: The embedder failed; likewise.
+        ModelUnavailable: The embedder, or a retriever's own index, failed; likewise.
     """
     items = _distinct(items)
-    async with writer(system.engine, owner) as store:
+    async with writer(system.engine, owner, system.indexed) as store:
         worker = _Worker(system, store)
         under_way: deque[asyncio.Task[list[Result]]] = deque()
         try:
@@ -71,7 +71,7 @@ async def ingest_items(
 
 async def reindex(system: System) -> AsyncGenerator[list[Result]]:
     """Cut and embed every stored document anew, with the embedder in force."""
-    async with writer(system.engine) as every:
+    async with writer(system.engine, retriever=system.indexed) as every:
         for store in await every.owners():
             worker = _Worker(system, store)
             ids = await store.all_ids()

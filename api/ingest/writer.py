@@ -17,10 +17,12 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from api.ingest.readers import Document
 from api.storage.database import CONNECT_TIMEOUT_S
-from api.storage.documents import FORGET, WRITE_LOCK
+from api.storage.documents import FORGET
+from api.storage.indexing import forget
 from api.storage.patience import PromptConnection
-from api.storage.vectors import VectorIndex
+from api.storage.vectors import WRITE_LOCK, VectorIndex
 from pipeline.chunking import Chunk
+from pipeline.ports import IndexedChunk, IndexedRetriever
 
 WRITE_TIMEOUT_S = 120.0
 
@@ -64,11 +66,16 @@ class Writer:
     """
 
     def __init__(
-        self, connection: asyncpg.Connection[asyncpg.Record], owner: str = "", index: VectorIndex | None = None
+        self,
+        connection: asyncpg.Connection[asyncpg.Record],
+        owner: str = "",
+        retriever: IndexedRetriever | None = None,
+        index: VectorIndex | None = None,
     ) -> None:
         self.index = index or VectorIndex(connection)
         self._connection = connection
         self._owner = owner
+        self._retriever = retriever
 
     async def digests(self, ids: Sequence[str]) -> dict[str, bytes]:
         """Return the digests of those documents that are stored, by id."""
@@ -84,7 +91,7 @@ class Writer:
     async def owners(self) -> list[Writer]:
         """Return a writer for each owner that has documents, on this connection."""
         rows = await self._connection.fetch("select distinct owner from document order by owner")
-        return [Writer(self._connection, row["owner"], self.index) for row in rows]
+        return [Writer(self._connection, row["owner"], self._retriever, self.index) for row in rows]
 
     async def read(self, ids: Sequence[str]) -> list[Document]:
         """Return stored documents as they were read."""
@@ -93,17 +100,34 @@ class Writer:
         return [Document(**row) for row in await self._connection.fetch(wanted, ids, self._owner)]
 
     async def replace(self, batch: Sequence[Prepared]) -> None:
-        """Store the documents, replacing those that are there, in one transaction."""
+        """Store the documents, replacing those that are there, in one transaction.
+
+        A retriever with an index of its own has the new chunks before that, and the old ones until after it: whenever
+        this ends, nothing that is stored is missing there.
+
+        Raises:
+            ModelUnavailable: That index could not be reached; nothing has changed.
+        """
         async with self._connection.transaction():
             await self._lock()
-            await self._remove([ready.document.id for ready in batch])
+            documents = [ready.document.id for ready in batch]
+            gone = await self._chunk_ids(documents) if self._retriever else []
+            await self._remove(documents)
             await self._copy("document", [{"owner": self._owner, **_document_row(ready)} for ready in batch])
             ids = await self._copy_chunks(batch)
             await self._connection.execute(INDEX, ids)
             await self._connection.execute(COUNT, ids)
+            if self._retriever:
+                await self._retriever.add_chunks(_indexed(batch, self._owner, ids))
+        if self._retriever and gone:
+            await forget(self._retriever, gone)
 
     async def _lock(self) -> None:
         await self._connection.execute("select pg_advisory_xact_lock($1)", WRITE_LOCK)
+
+    async def _chunk_ids(self, ids: list[str]) -> list[int]:
+        stored = "select id from chunk where owner = $2 and document_id = any($1)"
+        return [row["id"] for row in await self._connection.fetch(stored, ids, self._owner)]
 
     async def _remove(self, ids: list[str]) -> None:
         await self._connection.execute(FORGET, ids, self._owner)
@@ -124,8 +148,10 @@ class Writer:
 
 
 @asynccontextmanager
-async def writer(engine: AsyncEngine, owner: str = "") -> AsyncGenerator[Writer]:
-    """Lend a writer of an owner's documents to the engine's database."""
+async def writer(
+    engine: AsyncEngine, owner: str = "", retriever: IndexedRetriever | None = None
+) -> AsyncGenerator[Writer]:
+    """Lend a writer of an owner's documents to the engine's database, and to a retriever's own index."""
     # asyncpg calls ssl in an address sslmode, SQLAlchemy hands ssl on to it.
     query = {"sslmode" if name == "ssl" else name: value for name, value in engine.url.query.items()}
     url = engine.url.set(drivername="postgresql", query=query).render_as_string(hide_password=False)
@@ -141,7 +167,7 @@ async def writer(engine: AsyncEngine, owner: str = "") -> AsyncGenerator[Writer]
             encoder=_encode_jsonb,
             decoder=lambda value: json.loads(value[1:]),
         )
-        yield Writer(connection, owner)
+        yield Writer(connection, owner, retriever)
     finally:
         await connection.close()
 
@@ -176,4 +202,28 @@ def _chunk_rows(ready: Prepared) -> list[dict[str, Any]]:
             "sentences": sentences.astype(np.float16).tobytes(),
         }
         for chunk, vector, sentences in zip(ready.chunks, ready.vectors, ready.sentences, strict=True)
+    ]
+
+
+def _indexed(batch: Sequence[Prepared], owner: str, ids: Sequence[int]) -> list[IndexedChunk]:
+    """Return the chunks of a batch, whose ids are in the same order, for a retriever's own index."""
+    pieces = [
+        (ready.document, chunk, vector)
+        for ready in batch
+        for chunk, vector in zip(ready.chunks, ready.vectors, strict=True)
+    ]
+    return [
+        IndexedChunk(
+            chunk_id=chunk_id,
+            owner=owner,
+            document_id=document.id,
+            title=document.title,
+            url=document.url,
+            heading=chunk.heading,
+            position=chunk.position,
+            text=chunk.text,
+            metadata=document.metadata,
+            vector=vector,
+        )
+        for chunk_id, (document, chunk, vector) in zip(ids, pieces, strict=True)
     ]

@@ -10,12 +10,10 @@ from sqlalchemy import delete, func, select, text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from api.storage import tables, vectors
+from api.storage.indexing import forget
+from api.storage.vectors import WRITE_LOCK
 from pipeline.errors import ConfigurationError
-from pipeline.ports import Embedder
-
-WRITE_LOCK = 7_224_113_002
-"""Of ``pg_advisory_xact_lock``: vectors and counts of terms are changed by one writer at a time."""
-
+from pipeline.ports import Embedder, IndexedRetriever
 
 FORGET = """
 with gone as (
@@ -82,9 +80,10 @@ class StoreMismatch(ConfigurationError):
 class Documents:
     """The collection as one owner sees it: the documents that everybody may read, and the owner's."""
 
-    def __init__(self, engine: AsyncEngine, owner: str = "") -> None:
+    def __init__(self, engine: AsyncEngine, owner: str = "", retriever: IndexedRetriever | None = None) -> None:
         self._engine = engine
         self._owner = owner
+        self._retriever = retriever
         self._readable = tables.Document.owner.in_({"", owner})
 
     async def count(self) -> int:
@@ -119,11 +118,16 @@ class Documents:
     async def delete(self, document_id: str) -> bool:
         """Delete a document of the owner's own with all that was made of it; False when there is none of this id."""
         own = (tables.Document.owner == self._owner, tables.Document.id == document_id)
+        chunk = tables.Chunk
+        pieces = select(chunk.id).where(chunk.owner == self._owner, chunk.document_id == document_id)
         async with self._engine.begin() as connection:
             await connection.execute(text("select pg_advisory_xact_lock(:lock)"), {"lock": WRITE_LOCK})
+            chunk_ids = (await connection.scalars(pieces)).all()
             await connection.exec_driver_sql(FORGET, ([document_id], self._owner))
             gone = await connection.execute(delete(tables.Document).where(*own))
-            return bool(gone.rowcount)
+        if self._retriever and chunk_ids:
+            await forget(self._retriever, chunk_ids)
+        return bool(gone.rowcount)
 
     async def bind(self, embedder: Embedder, *, renew: bool = False) -> None:
         """Note the embedder in an empty store and index for its dimension; check it against a filled one.

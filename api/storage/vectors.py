@@ -10,6 +10,8 @@ from api.storage.database import MIGRATION_TIMEOUT_S
 
 log = structlog.get_logger()
 
+WRITE_LOCK = 7_224_113_002
+"""Of ``pg_advisory_xact_lock``: vectors and counts of terms are changed by one writer at a time."""
 LOAD_LOCK = 7_224_113_003
 """Of ``pg_try_advisory_lock``: held by the load that leaves the index out, and by whoever builds it."""
 LEAST = 1_000

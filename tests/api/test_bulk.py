@@ -36,15 +36,15 @@ def written(folder, count, first=0):
     return lines
 
 
-def ingesting(lines, url, folder):
-    environment = clean_environment(database_url=url, data_dir=folder / "data", sample="false")
+def ingesting(lines, url, folder, **settings):
+    environment = clean_environment(database_url=url, data_dir=folder / "data", sample="false", **settings)
     command = [sys.executable, "-m", "api.cli", "ingest", str(lines)]
     return subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
 
 
-def ingested(lines, url, folder):
+def ingested(lines, url, folder, **settings):
     """Run the command and return its last line: how many were stored, unchanged, failed."""
-    process = ingesting(lines, url, folder)
+    process = ingesting(lines, url, folder, **settings)
     _, printed = process.communicate(timeout=100)
     assert process.returncode == 0, printed
     return printed.strip().splitlines()[-1]
@@ -63,8 +63,8 @@ def run(url, query, method="fetchrow"):
     return asyncio.run(ask())
 
 
-def killed_after(documents, lines, url, folder):
-    process = ingesting(lines, url, folder)
+def killed_after(documents, lines, url, folder, **settings):
+    process = ingesting(lines, url, folder, **settings)
     deadline = time.monotonic() + 60
     while asyncio.run(how_many(url)) < documents and time.monotonic() < deadline:
         time.sleep(0.02)

@@ -20,7 +20,8 @@ def checked(name, folder, **settings):
 
 
 @pytest.mark.parametrize(
-    "name", ["hybrid", "flashrank", "extractive", "minilm", "condense", "retrieval", "reranking", "generation"]
+    "name",
+    ["hybrid", "qdrant", "flashrank", "extractive", "minilm", "condense", "retrieval", "reranking", "generation"],
 )
 def test_what_is_shipped_passes(name, sample_database, tmp_path):
     code, said = checked(name, tmp_path, database_url=sample_database)
