@@ -25,6 +25,7 @@ from api.http.metrics import metrics
 from api.http.openai_chat import complete
 from api.http.openai_models import embed, list_models, read_model
 from api.http.page import asset, index
+from api.http.probe import probe
 from api.http.problems import HANDLERS, not_ready, refuse
 from api.http.runs import cancel_run, read_events, read_run
 from api.http.schema import describe_events
@@ -43,6 +44,7 @@ ROUTES = [
     asset,
     health,
     ready,
+    probe,
     plugins,
     metrics,
     chat,

@@ -27,7 +27,7 @@ async def answer(settings: Settings, question: str, session_id: str | None) -> i
             await warm_all(system)
             await load_sample(system)
             waiting.stop()
-            return await _shown(_events(system, question, session_id), console)
+            return await show_answer(_events(system, question, session_id), console)
 
 
 async def answer_from(url: str, key: str | None, question: str, session_id: str | None) -> int:
@@ -37,7 +37,7 @@ async def answer_from(url: str, key: str | None, question: str, session_id: str 
         Refused, Unreachable: The server does not answer it.
     """
     async with Client(url, key) as client:
-        return await _shown(client.ask(question, session_id=session_id), _console())
+        return await show_answer(client.ask(question, session_id=session_id))
 
 
 def _console() -> Console:
@@ -54,7 +54,9 @@ async def _events(system: System, question: str, session_id: str | None) -> Asyn
                 yield next(numbers), decoded(frame.partition(b"data: ")[2])
 
 
-async def _shown(events: AsyncGenerator[Numbered], console: Console) -> int:
+async def show_answer(events: AsyncGenerator[Numbered], console: Console | None = None) -> int:
+    """Write an answer to standard output as it comes, stages and sources to standard error; return the exit code."""
+    console = console or _console()
     event: Event | Unknown | None = None
     sources: Sequence[Source] = ()
     async with aclosing(events):

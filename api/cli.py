@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import sys
-from collections.abc import Callable, Coroutine
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
 import typer
 
 from api import __version__
+from api.cli_base import finished, quiet_settings, quieted
+from api.cli_keys import keys
+from api.cli_runs import replay, runs
 from pipeline.errors import StagecastError
-
-if TYPE_CHECKING:
-    from api.storage.keys import Keys
 
 app = typer.Typer(
     name="stagecast",
@@ -27,8 +25,9 @@ app = typer.Typer(
 )
 
 
-keys = typer.Typer(no_args_is_help=True, help="Make, list and remove the keys that callers show.")
 app.add_typer(keys, name="keys")
+app.command()(runs)
+app.command()(replay)
 
 
 def main() -> None:
@@ -88,7 +87,7 @@ def ingest(
     """
     from api.ingest.report import ingest_paths
 
-    raise typer.Exit(_run(ingest_paths(_quiet_settings(), paths)))
+    raise typer.Exit(finished(ingest_paths(quiet_settings(), paths)))
 
 
 @app.command()
@@ -99,7 +98,7 @@ def reindex() -> None:
     """
     from api.ingest.report import reindex_all
 
-    raise typer.Exit(_run(reindex_all(_quiet_settings())))
+    raise typer.Exit(finished(reindex_all(quiet_settings())))
 
 
 @app.command()
@@ -115,8 +114,8 @@ def ask(
     """
     from api.ask import answer, answer_from
 
-    answering = answer_from(url, key, question, session) if url else answer(_quiet_settings(), question, session)
-    raise typer.Exit(_run(answering))
+    answering = answer_from(url, key, question, session) if url else answer(quiet_settings(), question, session)
+    raise typer.Exit(finished(answering))
 
 
 @app.command("eval")
@@ -154,7 +153,7 @@ def evaluate(  # noqa: PLR0917  # typer calls it by name
         fresh=fresh,
         drop=drop,
     )
-    raise typer.Exit(_run(command.evaluate(_quiet_settings(), wanted)))
+    raise typer.Exit(finished(command.evaluate(quiet_settings(), wanted)))
 
 
 @app.command()
@@ -165,9 +164,9 @@ def plugins(
     from api.listing import list_plugins, show_plugins
 
     if name is None:
-        list_plugins(_quiet_settings())
+        list_plugins(quiet_settings())
     else:
-        show_plugins(_quiet_settings(), name)
+        show_plugins(quiet_settings(), name)
 
 
 @app.command()
@@ -194,7 +193,28 @@ def check(
     """
     from api.checking import check
 
-    raise typer.Exit(_run(check(_quiet_settings(), name)))
+    raise typer.Exit(finished(check(quiet_settings(), name)))
+
+
+@app.command()
+def doctor(
+    url: Annotated[str | None, typer.Option(help="Look at the server at this address, as its clients meet it.")] = None,
+    key: Annotated[str | None, typer.Option(help="One of that server's API keys.")] = None,
+    port: Annotated[int, typer.Option(help="The port to serve on here.", min=1, max=65535)] = 8000,
+    as_json: Annotated[bool, typer.Option("--json", help="Print lines of JSON.")] = False,
+) -> None:
+    """Find out what is wrong with a set-up, and say what to change.
+
+    Without --url: settings, port, plugins, database, collection, keys and models of this machine; the LLM is asked for
+    the beginning of an answer. With it: what proxies on the way do to streams, which takes a quarter of a minute. The
+    exit code is 1 if there is a fault.
+    """
+    from api.doctor import diagnose
+    from api.doctor_here import here
+    from api.doctor_url import over
+
+    quieted()
+    raise typer.Exit(finished(diagnose(over(url, key) if url else here(port), as_json=as_json)))
 
 
 @app.command()
@@ -203,7 +223,15 @@ def schema() -> None:
     from api.app import describe
     from api.boot import Boot
 
-    typer.echo(describe(Boot(_quiet_settings(), failed=str)))
+    typer.echo(describe(Boot(quiet_settings(), failed=str)))
+
+
+@app.command()
+def dashboard() -> None:
+    """Print a dashboard for Grafana of what GET /metrics tells, as JSON to import."""
+    from api.dashboard import dashboard
+
+    typer.echo(dashboard())
 
 
 @app.command()
@@ -215,86 +243,11 @@ def migrate() -> None:
     from api.storage.database import opened
 
     async def upgrade() -> int:
-        async with opened(_quiet_settings(), share=True):
+        async with opened(quiet_settings(), share=True):
             typer.echo("The database is up to date.")
         return 0
 
-    raise typer.Exit(_run(upgrade()))
-
-
-@keys.command("add")
-def add_key(
-    name: Annotated[str, typer.Argument(help="Whose key it is: letters, digits, dot, hyphen.", show_default=False)],
-) -> None:
-    """Make a key and print it, this once.
-
-    What is made with it belongs to NAME. Several keys may have one name: add the new one, give it out, remove the old.
-    A running server knows it at once.
-    """
-    from api.access import OWNER
-
-    if not OWNER.fullmatch(name):
-        raise typer.BadParameter("1 to 64 letters, digits, dots, hyphens, underscores", param_hint="NAME")
-
-    async def add(stored: Keys) -> None:
-        key_id, key = await stored.add(name)
-        typer.echo(f"Key {key_id} of {name}; it is shown this once:", err=True)
-        typer.echo(key)
-
-    _with_keys(add)
-
-
-@keys.command("list")
-def list_keys() -> None:
-    """List the keys: id, name and age, never the key."""
-
-    async def show(stored: Keys) -> None:
-        for row in await stored.all():
-            typer.echo(f"{row.id}  {row.created_at:%Y-%m-%d %H:%M}  {row.owner}")
-
-    _with_keys(show)
-
-
-@keys.command("remove")
-def remove_key(
-    name: Annotated[str, typer.Argument(help="A key's id, or a name: all of its keys.", show_default=False)],
-) -> None:
-    """Make a key open nothing any more, within two seconds; streams that it opened are cut."""
-
-    async def remove(stored: Keys) -> None:
-        if not await stored.remove(name):
-            raise StagecastError(f"no key has the id or name {name!r}; `stagecast keys list` shows them")
-
-    _with_keys(remove)
-
-
-def _with_keys(work: Callable[[Keys], Coroutine[Any, Any, None]]) -> None:
-    from api.storage.database import opened
-    from api.storage.keys import Keys
-
-    async def run() -> int:
-        async with opened(_quiet_settings(), share=True) as engine:
-            await work(Keys(engine))
-        return 0
-
-    raise typer.Exit(_run(run()))
-
-
-def _quiet_settings() -> Any:
-    """Load the settings and log warnings only, unless more is asked for: the terminal is the command's own."""
-    from api import logs, settings
-
-    configured = settings.load()
-    logs.configure(configured.log_level if configured.log_level == "DEBUG" else "WARNING")
-    return configured
-
-
-def _run(work: Coroutine[Any, Any, int]) -> int:
-    try:
-        return asyncio.run(work)
-    except KeyboardInterrupt:
-        typer.echo("Stopped.", err=True)
-        return 130
+    raise typer.Exit(finished(upgrade()))
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ from prometheus_client.process_collector import ProcessCollector
 from pipeline.ending import Outcome
 from pipeline.live import LiveRun
 
-SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300)
+SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2, 3, 5, 7, 10, 20, 30, 60, 300)
 """Upper bounds of the histograms' buckets: from a fused list put in order to the longest run."""
 Count = Callable[[], float]
 
@@ -24,9 +24,7 @@ class Metrics:
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
         ProcessCollector(registry=self.registry)
-        self._runs = self._counter("runs", "Runs that have ended, by how.", "outcome")
-        for outcome in ("completed", "cancelled", "error"):  # a series that begins with its first failure hides it
-            self._runs.labels(outcome)
+        self._runs = self._outcomes("runs", "Runs that have ended, by how.", "completed", "cancelled", "error")
         self._tokens = self._counter("tokens", "Tokens of answers.")
         self._closed_early = self._counter(
             "upstream_closes", "Models that were left before their answer's end, because the run was stopped."
@@ -39,7 +37,9 @@ class Metrics:
         self.loop_lag = self._histogram(
             "loop_lag_seconds", "How long the event loop let a call wait, ten times a second."
         )
-        self.documents = self._counter("documents", "Documents that were uploaded, by what became of them.", "outcome")
+        self.documents = self._outcomes(
+            "documents", "Documents that were uploaded, by what became of them.", "stored", "unchanged", "failed"
+        )
 
     def begun(self, live: LiveRun) -> None:
         """Count nothing yet."""
@@ -67,6 +67,12 @@ class Metrics:
     def text(self) -> bytes:
         """Return all metrics in Prometheus's text format."""
         return generate_latest(self.registry)
+
+    def _outcomes(self, name: str, meaning: str, *outcomes: str) -> Counter:
+        counter = self._counter(name, meaning, "outcome")
+        for outcome in outcomes:  # a series that begins with its first failure hides it
+            counter.labels(outcome)
+        return counter
 
     def _counter(self, name: str, meaning: str, *labels: str) -> Counter:
         return Counter(f"stagecast_{name}", meaning, labels, registry=self.registry)

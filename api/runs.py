@@ -208,7 +208,7 @@ class Runs:
         """
         run, told = self._live(owner, run_id), self._runner.told(run_id)
         if run and told:
-            return StoredRun(run.id, run.session_id, run.message_id, await asyncio.shield(told))
+            return StoredRun(run.id, run.owner, run.session_id, run.message_id, await asyncio.shield(told))
         found = await self._store.find(owner, run_id)
         if found is None or found.outcome.status == "running":
             raise Elsewhere(run_id)
@@ -263,7 +263,7 @@ def _ended(answer: Answer | None) -> Answer | None:
 
 
 def _live_answer(run: Run, outcome: Outcome) -> Answer:
-    return answer_of(StoredRun(run.id, run.session_id, run.message_id, outcome))
+    return answer_of(StoredRun(run.id, run.owner, run.session_id, run.message_id, outcome))
 
 
 def answer_of(stored: StoredRun) -> Answer:

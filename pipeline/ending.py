@@ -10,6 +10,7 @@ import structlog
 from pipeline.errors import Code, ContractBroken, RunError
 from pipeline.events import Cancelled, Done, Error, Event, Failure, Finished, Source, StageTime, Stopped
 from pipeline.live import LiveRun, Stop
+from pipeline.recording import Left
 from pipeline.text import clean
 
 log = structlog.get_logger()
@@ -48,6 +49,8 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     prompt_tokens: int | None = None
     completion_tokens: int | None = None
     error: Failure | None = None
+    left: list[Left] = []
+    """What each stage left for the next; empty of a run that was read again."""
 
 
 def failure_of(live: LiveRun, broken: BaseException) -> Failure | None:
@@ -77,6 +80,7 @@ def outcome_of(live: LiveRun, status: Status, failure: Failure | None = None) ->
         prompt_tokens=counted.prompt_tokens if counted else None,
         completion_tokens=counted.completion_tokens if counted else None,
         error=failure,
+        left=live.left,
     )
 
 

@@ -13,6 +13,7 @@ import msgspec
 from pipeline import queueing
 from pipeline.events import Event, GenerationComplete, GenerationStart, StageTime, type_of
 from pipeline.ports import Run
+from pipeline.recording import Left
 
 E = TypeVar("E", bound=Event)
 
@@ -60,6 +61,8 @@ class LiveRun:
         """Of the LLM that is asked."""
         self.queued_ms: dict[str, float] = {}
         """How long each stage stood in line, of those that tell."""
+        self.left: list[Left] = []
+        """What the stages that are done have left for the next."""
         self.finish_reason: str | None = None
         self.stop: asyncio.Future[Stop] = loop.create_future()
         self.told: asyncio.Future[Any] = loop.create_future()

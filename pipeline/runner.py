@@ -16,6 +16,7 @@ from pipeline.errors import ContractBroken, RunGone, UnknownRun
 from pipeline.events import TERMINAL, Error, Event, RunStart, RunStarted, Token, Tokens, type_of
 from pipeline.live import Limits, LiveRun, Stop
 from pipeline.ports import EventBus, Run, Stage
+from pipeline.recording import Left
 
 log = structlog.get_logger()
 
@@ -216,6 +217,7 @@ class Runner:
             return
         if missing := live.missing():
             raise ContractBroken(f"stage {name!r} ended without its {missing} event")
+        live.left.append(Left(name, live.run.query, [*live.run.passages]))
         log.info("stage.complete", run_id=live.run.id, stage=name, elapsed_ms=live.timings[name].elapsed_ms)
 
     def _send(self, live: LiveRun, event: Event) -> None:

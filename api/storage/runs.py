@@ -20,6 +20,7 @@ from pipeline.ending import Outcome
 from pipeline.errors import NobodyWaits, RunGone, StagecastError
 from pipeline.events import Failure, Source, StageTime
 from pipeline.ports import Message, Run
+from pipeline.recording import pack, recorded
 from pipeline.text import clean
 
 HISTORY_TURNS = 40
@@ -52,7 +53,7 @@ FINISH = """
 with ended as (
     update run set status = $3, elapsed_ms = $4, first_token_ms = $5, token_count = $6, finish_reason = $7,
                    prompt_tokens = $8, completion_tokens = $9, sources = $10::jsonb, stages = $11::jsonb,
-                   error = $12::jsonb, events = $13, finished_at = now()
+                   error = $12::jsonb, events = $13, recording = $18, finished_at = now()
      where id = $1 and worker = $2 returning id
 )
 insert into message (id, run_id, content, owner, session_id, role, status)
@@ -69,6 +70,7 @@ class StoredRun(msgspec.Struct, frozen=True):
     """A run as it was stored."""
 
     run_id: str
+    owner: str
     session_id: str
     message_id: str
     outcome: Outcome
@@ -150,8 +152,8 @@ class PostgresRuns:
         shown = (_json(outcome.sources), _json(outcome.stages), _json(outcome.error) if outcome.error else None)
         told = (run.message_id, clean(outcome.answer), run.owner, run.session_id)
         values = (run.id, self._worker, outcome.status, *storable([*numbers, *counted]), *shown)
-        packed = await _packed(frames)
-        if not await self._engine.fetch(FINISH, *values, packed, *told):
+        kept = (await _packed(frames), *told, pack(recorded(run, outcome.left)))
+        if not await self._engine.fetch(FINISH, *values, *kept):
             raise RunGone(run.id)
 
     async def events(self, run_id: str) -> list[bytes] | None:
@@ -184,7 +186,7 @@ class PostgresRuns:
             completion_tokens=row["completion_tokens"],
             error=msgspec.convert(row["error"], Failure | None),
         )
-        return StoredRun(row["id"], row["session_id"], row["message_id"], outcome)
+        return StoredRun(row["id"], row["owner"], row["session_id"], row["message_id"], outcome)
 
 
 def _json(value: object) -> str:

@@ -106,6 +106,8 @@ class Run(Base):
     error: Mapped[JsonObject | None]
     events: Mapped[bytes | None] = mapped_column(LargeBinary)
     """The frames as they were sent, compressed; null while the run is under way and after its retention."""
+    recording: Mapped[bytes | None] = mapped_column(LargeBinary)
+    """What each stage left for the next, compressed; null as ``events`` is, and where it could not be kept."""
     worker: Mapped[int] = mapped_column(BigInteger)
     """Key of the advisory lock that the run's process holds for as long as it lives."""
     idempotency_key: Mapped[str | None]

@@ -39,7 +39,7 @@ on conflict do nothing
 """
 
 FORGET_EVENTS = """
-update run set events = null, idempotency_key = null
+update run set events = null, recording = null, idempotency_key = null
  where (events is not null or idempotency_key is not null) and finished_at < now() - make_interval(secs => :retention_s)
 """
 

@@ -108,13 +108,18 @@ class Trouble:
             "names": tasks,
             "checked_out": pool.checkedout(),
             "threads": threading.active_count(),
-            "fds": process.num_fds() - pool.checkedin() - pool.checkedout(),
+            "fds": process.num_fds() - connected(pool) - pool.checkedout(),
             "rss_mb": process.memory_info().rss / 1e6,
             "used_mb": used_mb(process),
             "files": open_files(),
         }
         writer.write(json.dumps(told).encode())
         writer.close()
+
+
+def connected(pool):
+    """Return how many connections lie in the pool; places whose connection was given up count as ``checkedin`` too."""
+    return sum(place.dbapi_connection is not None for place in pool._pool._queue._queue)
 
 
 def used_mb(process):

@@ -156,7 +156,7 @@ async def test_after_many_random_cancels_everything_is_as_before(troubled, llm, 
 
     await recorder.whole(troubled, "aripiprazole")
     resting = await opened(troubled)
-    await many(times(200, 2000))  # threads and connections are made as they are needed, and kept
+    await many(times(200, 10_000))  # threads, their stacks and connections are made as they are needed, and kept
     await asyncio.sleep(times(4, 15))
     before = await opened(troubled)
     count = times(300, 10_000)
@@ -174,7 +174,7 @@ async def test_after_many_random_cancels_everything_is_as_before(troubled, llm, 
     active = "select pid from pg_stat_activity where state = 'active' and application_name = 'stagecast'"
     assert not await fetch(sample_database, active)
     assert llm.open == 0
-    assert after["used_mb"] < before["used_mb"] + 5
+    assert after["used_mb"] < before["used_mb"] + times(5, 3)
 
 
 @pytest.mark.timeout(3600)

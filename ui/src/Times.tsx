@@ -2,7 +2,7 @@
 
 import { useEffect, useRef, useState } from "react";
 import { reasonOf, send } from "./server";
-import { follow } from "./stream";
+import { listen } from "./stream";
 import { labelOf, newTurn, type Stage, type Turn, take, tokensPerSecond } from "./turns";
 
 export function Times({ turn }: { turn: Turn }) {
@@ -100,6 +100,6 @@ async function replay(turn: Turn, signal: AbortSignal): Promise<Turn> {
 	const heard = (events: Parameters<typeof take>[1]) => {
 		timed = take(timed, events);
 	};
-	await follow(() => send(`/runs/${turn.runId}/events`, { signal }), { heard, brokeOff: () => undefined }, signal);
+	await listen(() => send(`/runs/${turn.runId}/events`, { signal }), { heard }, signal);
 	return timed;
 }

@@ -1,10 +1,10 @@
 /** Files brought into the collection: dropped or chosen, sent, and followed until they can be searched. */
 
 import { type DragEvent, useRef, useState } from "react";
+import type { Numbered } from "./client";
 import { forgetDocuments } from "./passages";
 import { reasonOf, send, sendForm } from "./server";
-import { follow } from "./stream";
-import type { Numbered } from "./turns";
+import { listen } from "./stream";
 import type { Event, FailedDocument, Job } from "./wire";
 
 const KINDS = ".md,.markdown,.txt,.html,.htm,.pdf,.jsonl,.ndjson,.gz";
@@ -147,7 +147,7 @@ async function upload(files: File[], update: (change: (progress: Progress) => Pr
 		update((now) => ({ ...now, sent: 1 }));
 		const leave = new AbortController();
 		const begin = () => send(`/jobs/${job.job_id}/events`);
-		await follow(begin, { heard, brokeOff: () => undefined }, leave.signal);
+		await listen(begin, { heard }, leave.signal);
 	} catch (problem) {
 		update((now) => ({ ...now, problem: reasonOf(problem) }));
 	} finally {

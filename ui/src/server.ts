@@ -1,21 +1,8 @@
 /** Requests to the server that this page came from. */
 
+import { accepted, Refused, refusal } from "./client";
+
 const KEY = "stagecast.key";
-
-/** The server refused a request, and said why. */
-export class Refused extends Error {
-	constructor(
-		readonly status: number,
-		detail: string,
-	) {
-		super(detail);
-	}
-
-	/** Whether the same request may be answered later. */
-	get passing(): boolean {
-		return this.status === 503 || this.status === 429;
-	}
-}
 
 const keys = new EventTarget();
 
@@ -40,9 +27,9 @@ export function onKey(what: "needed" | "known", told: () => void): () => void {
 export async function send(path: string, init: RequestInit = {}): Promise<Response> {
 	const headers = new Headers(init.headers);
 	for (const [name, value] of authorization()) headers.set(name, value);
-	const response = await fetch(path, { ...init, headers });
-	if (!response.ok) throw refusal(response.status, await response.text().catch(() => ""));
-	return response;
+	return accepted(fetch(path, { ...init, headers })).catch((problem) => {
+		throw noticed(problem);
+	});
 }
 
 export async function read<T>(path: string, init: RequestInit = {}): Promise<T> {
@@ -62,7 +49,7 @@ export function sendForm<T>(path: string, form: FormData, sent: (share: number) 
 		request.upload.onprogress = ({ loaded, total }) => sent(total ? loaded / total : 1);
 		request.onerror = () => reject(new TypeError("The connection broke."));
 		request.onload = () => {
-			if (request.status >= 300) return reject(refusal(request.status, request.responseText));
+			if (request.status >= 300) return reject(noticed(refusal(request.status, request.responseText)));
 			try {
 				resolve(JSON.parse(request.responseText));
 			} catch {
@@ -78,15 +65,10 @@ function authorization(): [string, string][] {
 	return key ? [["Authorization", `Bearer ${key}`]] : [];
 }
 
-function refusal(status: number, body: string): Refused {
-	if (status === 401) keys.dispatchEvent(new window.Event("needed"));
-	try {
-		const problem: { detail?: string } = JSON.parse(body);
-		if (problem.detail) return new Refused(status, problem.detail);
-	} catch {
-		// not from our server, but from one between
-	}
-	return new Refused(status, `The server answered with status ${status}.`);
+/** A refusal for want of a key makes the page ask for one. */
+function noticed<T>(problem: T): T {
+	if (problem instanceof Refused && problem.status === 401) keys.dispatchEvent(new window.Event("needed"));
+	return problem;
 }
 
 /** What to say of a request that failed. */

@@ -1,18 +1,7 @@
 /** What the page knows of conversations: one reducer over what happens to them. */
 
+import type { Numbered } from "./client";
 import type { Event, Failure, MessageRow, Source } from "./wire";
-
-/** An event of a stage that a plugin added, or of a type that is newer than this page. */
-export interface UnknownEvent {
-	type: string;
-	content: unknown;
-	timestamp: string;
-}
-
-export interface Numbered {
-	id: number;
-	event: Event | UnknownEvent;
-}
 
 export interface Stage {
 	name: string;
@@ -51,7 +40,7 @@ export interface Turn {
 	/** The connection broke, and is being made again. */
 	reconnecting: boolean;
 	/** Events of types that are not known here. */
-	others: UnknownEvent[];
+	others: Numbered["event"][];
 }
 
 /** The conversations that are shown or being answered: their turns, by the session's id. */
@@ -148,7 +137,7 @@ export function take(turn: Turn, events: Numbered[]): Turn {
 	const fresh = events.filter(({ id }) => id > turn.lastId);
 	const last = fresh.at(-1);
 	if (!last) return { ...turn, reconnecting: false };
-	const texts = fresh.map(({ event }) => (event.type === "token" ? (event.content as string) : ""));
+	const texts = fresh.map(({ event }) => (event.type === "token" ? event.content : ""));
 	const next: Turn = {
 		...turn,
 		text: turn.text + texts.join(""),
@@ -185,7 +174,7 @@ function takeOne(turn: Turn, event: Event): Turn {
 }
 
 /** Any `<stage>_start` and `<stage>_complete`, those of plugins too; what is neither is kept, and no fault. */
-function staged(turn: Turn, event: UnknownEvent): Turn {
+function staged(turn: Turn, event: Numbered["event"]): Turn {
 	const [, name, what] = /^(\w+)_(start|complete)$/.exec(event.type) ?? [];
 	if (name === undefined) return { ...turn, others: [...turn.others, event] };
 	if (what === "start") return { ...turn, stages: [...turn.stages, { name, begunAt: Date.parse(event.timestamp) }] };

@@ -1,9 +1,10 @@
 /** Conversations on the page: asking, stopping, coming back, and the events of each run, a frame's worth at a time. */
 
 import { useCallback, useEffect, useReducer, useRef, useState } from "react";
-import { onKey, Refused, read, reasonOf, send, withBody } from "./server";
-import { follow } from "./stream";
-import { isOpen, type Numbered, reduce, type Turn, turnsOf } from "./turns";
+import { type Numbered, Refused } from "./client";
+import { onKey, read, reasonOf, send, withBody } from "./server";
+import { listen } from "./stream";
+import { isOpen, reduce, type Turn, turnsOf } from "./turns";
 import type { ChatRequest, MessagePage, MessageRow } from "./wire";
 
 const PAGE = 1000;
@@ -79,7 +80,7 @@ export function useConversations(opened: string | undefined, begun: (sessionId: 
 			flush(); // what came before the break is not what ends it
 			dispatch({ type: "broke_off", sessionId, key });
 		};
-		reader.ended = follow(() => begin(signal), { heard: frames.add, brokeOff }, signal)
+		reader.ended = listen(() => begin(signal), { heard: frames.add, brokeOff }, signal)
 			.catch((problem) => {
 				if (reader.stopped) return;
 				const lost = !(problem instanceof Refused);

@@ -1,7 +1,8 @@
 import { readFileSync } from "node:fs";
 import { createParser } from "eventsource-parser";
 import { expect, test } from "vitest";
-import { type Action, type Numbered, newTurn, reduce, type Turn, take, tokensPerSecond, turnsOf } from "../src/turns";
+import type { Numbered } from "../src/client";
+import { type Action, newTurn, reduce, type Turn, take, tokensPerSecond, turnsOf } from "../src/turns";
 import type { MessageRow } from "../src/wire";
 
 const AT = "2026-01-01T00:00:00.000Z";
@@ -68,7 +69,7 @@ test("the stages of a plugin appear by themselves, and an event of an unknown ty
 		["weather", { hot: true }],
 		["token", "Hello"],
 	];
-	const events = said.map(([type, content], n) => ({ id: n + 1, event: { type, content, timestamp: AT } }));
+	const events = said.map(([type, content], n) => ({ id: n + 1, event: { type, content, timestamp: AT } }) as Numbered);
 	const turn = afterwards(heard(events));
 	expect(turn).toMatchObject({ status: "running", text: "Hello", stages: [{ name: "spell_check", elapsedMs: 7 }] });
 	expect(turn?.others.map(({ type }) => type)).toEqual(["weather"]);
