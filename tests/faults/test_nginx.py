@@ -20,7 +20,7 @@ ADDRESS = "stagecast:8000"
 SILENCE_S = 70
 """Longer than the 60 s after which nginx, left alone, gives a stream up."""
 
-ALONE = "server { listen 8080; location / { proxy_pass http://stagecast:8000; } }"
+ALONE = f"location / {{ proxy_pass http://{ADDRESS}; }}"
 CONFIGURATION = """\
 daemon off;
 pid nginx.pid;
@@ -29,9 +29,14 @@ events {{}}
 http {{
     access_log off;
     client_body_temp_path .; proxy_temp_path .; fastcgi_temp_path .; uwsgi_temp_path .; scgi_temp_path .;
-    {site}
+    {conf}
 }}
 """
+
+
+def site(location):
+    """Return a file of nginx's folder conf.d that has this location, at the port of the deployed one."""
+    return f"server {{ listen 8080; {location} }}"
 
 
 class Proxy:
@@ -40,12 +45,12 @@ class Proxy:
 
 
 @contextmanager
-def nginx(folder, site, server):
+def nginx(folder, conf, server):
     """Run nginx with a file of its folder conf.d before the server, at a port of this machine."""
     program = shutil.which("nginx", path="/usr/sbin:/usr/bin:/usr/local/sbin") or pytest.skip("nginx is not installed")
     port = free_port()
-    site = site.replace("listen 8080", f"listen 127.0.0.1:{port}").replace(ADDRESS, server.url.removeprefix("http://"))
-    (folder / "nginx.conf").write_text(CONFIGURATION.format(site=site))
+    conf = conf.replace("listen 8080", f"listen 127.0.0.1:{port}").replace(ADDRESS, server.url.removeprefix("http://"))
+    (folder / "nginx.conf").write_text(CONFIGURATION.format(conf=conf))
     process = subprocess.Popen([program, "-p", str(folder), "-e", "error.log", "-c", "nginx.conf"])
     try:
         deadline = time.monotonic() + 10
@@ -80,7 +85,7 @@ async def test_tokens_come_one_by_one_through_nginx_as_it_is_deployed(tmp_path, 
 
 
 async def test_nginx_left_alone_lets_tokens_through_because_the_server_asks_it_to(tmp_path, patient):
-    with nginx(tmp_path, ALONE, patient) as proxy:
+    with nginx(tmp_path, site(ALONE), patient) as proxy:
         stream, tokens, moments, _ = await arrivals(proxy)
     assert stream.headers.get("x-accel-buffering") is None, "nginx keeps the header for itself"
     assert moments > tokens * 0.9
@@ -100,10 +105,10 @@ async def compressed_moments(proxy):
 async def test_nginx_that_buffers_and_compresses_in_spite_of_the_server_holds_tokens_back(tmp_path, patient):
     """What the README warns of; with the deployed lines compression does no harm."""
     zipped = "gzip on; gzip_types text/event-stream;"
-    buffering = ALONE.replace("; } }", "; proxy_ignore_headers X-Accel-Buffering; } }")
+    buffering = ALONE.replace("; }", "; proxy_ignore_headers X-Accel-Buffering; }")
     with nginx(tmp_path, zipped + DEPLOYED, patient) as proxy:
         unhindered = await compressed_moments(proxy)
-    with nginx(tmp_path, zipped + buffering, patient) as proxy:
+    with nginx(tmp_path, zipped + site(buffering), patient) as proxy:
         held_back = await compressed_moments(proxy)
     print(f"compressed, 200 tokens: at {unhindered} moments as deployed, at {held_back} with buffering")
     assert unhindered > 180
@@ -160,7 +165,7 @@ async def runs_stopped(server, shown):
 @pytest.mark.timeout(150)
 async def test_a_stream_that_is_silent_for_longer_than_nginx_waits_survives(tmp_path, patient):
     """The heartbeats keep it, so that not even nginx's own 60 s matter."""
-    with nginx(tmp_path, ALONE, patient) as proxy:
+    with nginx(tmp_path, site(ALONE), patient) as proxy:
         async with await recorder.ask(proxy, "aripiprazole llm:silent") as stream:
             begun = time.monotonic()
             await stream.until("generation_start")
