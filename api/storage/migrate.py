@@ -6,6 +6,7 @@ from pathlib import Path
 
 from alembic import command
 from alembic.config import Config
+from alembic.util import CommandError
 from sqlalchemy import Connection, text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
@@ -27,6 +28,16 @@ class PgvectorMissing(ConfigurationError):
         )
 
 
+class NewerTables(ConfigurationError):
+    """The database was brought up to date by a version that came after this one."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(
+            f"the database's tables are of a newer version than this one ({reason}): run that version again, or "
+            "restore what was saved before it"
+        )
+
+
 def config(connection: Connection | None = None) -> Config:
     """Return alembic's configuration for this connection."""
     here = Path(__file__).parent.parent
@@ -44,6 +55,7 @@ async def upgrade(engine: AsyncEngine) -> None:
 
     Raises:
         PgvectorMissing: The server does not have the extension.
+        NewerTables: They have a revision that is not known here.
     """
     async with engine.connect() as connection:
         await connection.execute(text("select pg_advisory_lock(:lock)"), {"lock": LOCK})
@@ -66,7 +78,10 @@ async def create_pgvector(engine: AsyncEngine) -> None:
 
 def _upgrade(connection: Connection) -> None:
     _create_pgvector(connection)
-    command.upgrade(config(connection), "head")
+    try:
+        command.upgrade(config(connection), "head")
+    except CommandError as unknown:
+        raise NewerTables(str(unknown)) from unknown
     connection.commit()
 
 

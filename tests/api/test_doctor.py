@@ -13,10 +13,10 @@ import pytest
 
 from api.doctor_url import Arrived, Probe, judged
 from tests.conftest import clean_environment, free_port
-from tests.faults.test_nginx import nginx, recommended
+from tests.faults.test_nginx import ADDRESS, DEPLOYED, nginx, site
 
 KEY = "a-key-for-the-doctor"
-PASS = "proxy_http_version 1.1; proxy_pass http://127.0.0.1:8000;"
+PASS = f"proxy_http_version 1.1; proxy_pass http://{ADDRESS};"
 BUFFERING = f"gzip on; gzip_types text/event-stream; location / {{ {PASS} proxy_ignore_headers X-Accel-Buffering; }}"
 IMPATIENT = f"location / {{ {PASS} proxy_read_timeout 2s; }}"
 CACHING = f"location / {{ {PASS} proxy_hide_header Cache-Control; }}"
@@ -161,8 +161,8 @@ def keyed(start_server, sample_database, server):
     return start_server(database_url=sample_database, api_keys=f"doctor:{KEY}", heartbeat_s=3)
 
 
-def test_a_server_behind_nginx_as_the_readme_has_it_has_no_fault(tmp_path, keyed):
-    with nginx(tmp_path, recommended(), keyed) as proxy:
+def test_a_server_behind_nginx_as_it_is_deployed_has_no_fault(tmp_path, keyed):
+    with nginx(tmp_path, DEPLOYED, keyed) as proxy:
         code, found = doctor(tmp_path, "--url", proxy.url, "--key", KEY)
     assert (code, faults(found)) == (0, {})
     assert {"ready", "key", "uploads", "headers", "buffering", "resuming", "silence"} <= set(found)
@@ -182,7 +182,7 @@ def test_a_server_behind_nginx_as_the_readme_has_it_has_no_fault(tmp_path, keyed
 )
 def test_what_a_proxy_does_wrong_is_named(tmp_path, keyed, location, what, remedy):
     large = "client_max_body_size 200m; "
-    with nginx(tmp_path, large + location, keyed) as proxy:
+    with nginx(tmp_path, site(large + location), keyed) as proxy:
         code, found = doctor(tmp_path, "--url", proxy.url, "--key", KEY)
     [(where, fault)] = faults(found).items()
     assert (code, where) == (1, what)
@@ -190,7 +190,7 @@ def test_what_a_proxy_does_wrong_is_named(tmp_path, keyed, location, what, remed
 
 
 def test_a_proxy_that_takes_only_small_requests_is_named(tmp_path, keyed):
-    with nginx(tmp_path, f"location / {{ {PASS} }}", keyed) as proxy:
+    with nginx(tmp_path, site(f"location / {{ {PASS} }}"), keyed) as proxy:
         _, found = doctor(tmp_path, "--url", proxy.url, "--key", KEY)
     assert list(faults(found)) == ["uploads"]
     assert "client_max_body_size" in found["uploads"]["remedy"]

@@ -47,6 +47,16 @@ async def test_an_upgrade_makes_all_tables_and_a_second_one_changes_nothing(engi
         assert await connection.run_sync(tables) == set(Base.metadata.tables)
 
 
+async def test_tables_of_a_newer_version_are_told_and_left_alone(engine):
+    await migrate.upgrade(engine)
+    async with engine.begin() as connection:
+        await connection.execute(text("update alembic_version set version_num = '9999'"))
+    with pytest.raises(migrate.NewerTables, match=r"newer version.*9999"):
+        await migrate.upgrade(engine)
+    async with engine.connect() as connection:
+        assert await connection.scalar(text("select version_num from alembic_version")) == "9999"
+
+
 async def test_the_migrations_make_exactly_the_tables_that_the_code_describes(engine):
     await migrate.upgrade(engine)
     await Documents(engine).bind(FakeEmbedder())
