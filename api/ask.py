@@ -15,6 +15,7 @@ from api.ingest.sample import load_sample
 from api.runs import new_run
 from api.settings import Settings
 from api.system import System, running, warm_all
+from api.terminal import shown
 from pipeline.events import Done, Error, Event, GenerationComplete, Source, Sources, Token
 from pipeline.text import clean
 
@@ -64,16 +65,17 @@ async def show_answer(events: AsyncGenerator[Numbered], console: Console | None 
             _show(event, console)
             sources = event.content.sources if isinstance(event, Sources) else sources
     for source in sources:
-        console.print(f"[{source.n}] {source.title}" + (f" - {source.url}" if source.url else ""), style="dim")
+        place = f"[{source.n}] {source.title}" + (f" - {source.url}" if source.url else "")
+        console.print(shown(place), style="dim")
     return 0 if isinstance(event, Done) else 1
 
 
 def _show(event: Event | Unknown, console: Console) -> None:
     if isinstance(event, Token):
-        sys.stdout.write(event.content)
+        sys.stdout.write(shown(event.content))
         sys.stdout.flush()
     elif isinstance(event, Error):
-        console.print(f"\n{event.content.message} ({event.content.code})", style="red")
+        console.print(shown(f"\n{event.content.message} ({event.content.code})"), style="red")
     elif kind_of(event).endswith("_complete"):
         if isinstance(event, GenerationComplete):
             sys.stdout.write("\n")
@@ -81,4 +83,4 @@ def _show(event: Event | Unknown, console: Console) -> None:
         content = msgspec.to_builtins(event.content)  # type: ignore[union-attr]  # every event has a content
         hidden = {"stage", "status", "elapsed_ms"}
         facts = ", ".join(f"{name} {value}" for name, value in content.items() if name not in hidden)
-        console.print(f"{content['stage']}: {content['elapsed_ms']:.0f} ms ({facts})", style="dim")
+        console.print(shown(f"{content['stage']}: {content['elapsed_ms']:.0f} ms ({facts})"), style="dim")

@@ -11,6 +11,8 @@ import msgspec
 from rich.console import Console
 from rich.text import Text
 
+from api.terminal import shown
+
 MARKS = {"good": ("ok", "green"), "note": ("note", "yellow"), "bad": ("FAULT", "bold red")}
 
 
@@ -40,6 +42,7 @@ async def diagnose(findings: AsyncGenerator[Finding], *, as_json: bool = False) 
 
 def _show(finding: Finding, console: Console) -> None:
     mark, style = MARKS[finding.state]
-    console.print(Text.assemble((f"{mark:>5}", style), f"  {finding.what}: {finding.said}"), soft_wrap=True)
+    said = shown(f"  {finding.what}: {finding.said}")
+    console.print(Text.assemble((f"{mark:>5}", style), said), soft_wrap=True)
     if finding.remedy:
         console.print(Text(f"       -> {finding.remedy}"), soft_wrap=True)

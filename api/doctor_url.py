@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from datetime import UTC, datetime
 
 import httpx
@@ -53,30 +53,38 @@ class Probe(msgspec.Struct):
 
 async def over(url: str, key: str | None) -> AsyncGenerator[Finding]:
     """Yield what is found of the server at an address, asked with one of its keys where it needs one."""
+    if key and not (key.isascii() and key.isprintable()):
+        yield Finding("key", "bad", "the key has characters that no key of a server has", "copy it anew")
+        return
     headers = {"Authorization": f"Bearer {key}"} if key else {}
     timeout = httpx.Timeout(ANSWER_S, connect=CONNECT_S)
-    async with httpx.AsyncClient(base_url=url, headers=headers, timeout=timeout) as client:
-        alive = await _alive(client)
-        yield alive
-        if alive.state == "bad":
-            return
-        for look in (_ready, _key):
-            found = await look(client)
+    try:
+        client = httpx.AsyncClient(base_url=url, headers=headers, timeout=timeout)
+    except (httpx.InvalidURL, ValueError) as problem:
+        yield Finding("server", "bad", f"{url!r} is no address: {problem}", "write it as http://localhost:8000")
+        return
+    async with client:
+        for look in (_alive, _ready, _key):
+            found = await _looked(look, client)
             yield found
-        if found.state == "bad":
-            return
+            if found.state == "bad" and look is not _ready:
+                return
         yield await _large(client)
         probe = await _probed(client)
     for finding in judged(probe):
         yield finding
 
 
-async def _alive(client: httpx.AsyncClient) -> Finding:
+async def _looked(look: Callable[[httpx.AsyncClient], Awaitable[Finding]], client: httpx.AsyncClient) -> Finding:
     try:
-        response = await client.get("/health")
-    except (httpx.HTTPError, httpx.InvalidURL) as problem:
-        said = f"{client.base_url} cannot be reached: {type(problem).__name__} {problem}".rstrip()
-        return Finding("server", "bad", said, "start it, or correct the address; a proxy may have to be told its port")
+        return await look(client)
+    except httpx.HTTPError as problem:
+        said = f"no answer from {client.base_url}: {type(problem).__name__} {problem}".rstrip()
+        return Finding("server", "bad", said, "start it, or correct the address; a proxy may not reach it in time")
+
+
+async def _alive(client: httpx.AsyncClient) -> Finding:
+    response = await client.get("/health")
     try:
         version = response.json()["version"]
     except (ValueError, KeyError, TypeError):
@@ -179,7 +187,7 @@ def _paced(events: Sequence[Arrived]) -> Finding:
     late_s = max(event.came - event.sent for event in steady) - min(event.came - event.sent for event in steady)
     if sent_s - came_s > AT_ONCE_S and late_s > LATE_S:
         said = (
-            f"{len(steady)} events sent within {sent_s:.2f} s came within {came_s:.2f} s: they are held back on the way"
+            f"{len(steady)} events, sent within {sent_s:.2f} s, came within {came_s:.2f} s: something holds them back"
         )
         return Finding("buffering", "bad", said, f"let the proxy pass events on at once: {NGINX_STREAMS}")
     return Finding(

@@ -18,6 +18,7 @@ from api.settings import Settings
 from api.storage.database import opened
 from api.storage.patience import LimitedEngine
 from api.storage.recorded import Listed, RecordedRuns
+from api.terminal import shown
 
 PIPE_WIDTH = 160
 """Of a table that is not printed to a terminal."""
@@ -49,7 +50,7 @@ def _table(listed: list[Listed]) -> Table:
     table.add_column("question", no_wrap=True, overflow="ellipsis", ratio=1)
     for run in listed:
         asked = run.asked_at.astimezone().strftime("%m-%d %H:%M:%S")
-        question = Text(" ".join((run.question or "").split()))
+        question = Text(shown(" ".join((run.question or "").split())))
         times = (_seconds(run.elapsed_ms), _seconds(run.first_token_ms), str(run.token_count or ""))
         table.add_row(run.run_id[:12], asked, run.status, *times, run.owner, question)
     return table

@@ -18,8 +18,9 @@ from api.storage.patience import LimitedEngine
 from api.storage.recorded import RecordedRuns
 from api.storage.runs import StoredRun
 from api.system import System, running, warm_all
+from api.terminal import shown
 from pipeline.ending import Outcome
-from pipeline.errors import BadSetting
+from pipeline.errors import BadSetting, StagecastError
 from pipeline.ports import Passage, Run
 from pipeline.recording import Left, Recording
 from pipeline.runner import Runner
@@ -27,6 +28,17 @@ from pipeline.runner import Runner
 STAGE_OF = {"retriever": "retrieval", "reranker": "reranking", "llm": "generation"}
 """Where each kind of part is at work first; the stage ``condense``, whose question was recorded, is not run again."""
 SENTENCE_END = re.compile(r"(?<=[.!?…])\s+|\n+")
+
+
+FINDING = {"retrieval", "reranking"}
+"""Stages without whose end those behind them have no passages."""
+
+
+class NothingLeft(StagecastError):
+    """A run ended before the stage from which it is to be run again."""
+
+    def __init__(self, run_id: str, ended_in: str, start: str) -> None:
+        super().__init__(f"run {run_id} did not get through {ended_in}, so {start} has nothing to be run again on")
 
 
 class Given(msgspec.Struct, frozen=True):
@@ -84,8 +96,9 @@ async def rerun(settings: Settings, run_id: str, changes: Sequence[str], *, as_j
         stored_runs = RecordedRuns(LimitedEngine(system.engine))
         stored = await stored_runs.find(run_id)
         recording = await stored_runs.recording(stored.run_id)
+        before = left_before(start, settings.stages, stored, recording)
         await warm_all(system)
-        now = await run_again(system, stored, recording, start)
+        now = await run_again(system, stored, recording, before, start)
     most = settings.sources
     difference = Difference(
         run_id=stored.run_id,
@@ -93,7 +106,7 @@ async def rerun(settings: Settings, run_id: str, changes: Sequence[str], *, as_j
         changed=chosen,
         run_from=start,
         was=_side(stored.outcome, recording.left, most),
-        now=_side(now, now.left or recording.left, most),
+        now=_side(now, now.left or [before], most),
     )
     if as_json:
         sys.stdout.write(msgspec.json.encode(difference).decode() + "\n")
@@ -128,10 +141,21 @@ def first_stage(stages: Sequence[str], chosen: Mapping[str, str]) -> str:
     return next(stage for stage in stages if stage in affected)
 
 
-async def run_again(system: System, stored: StoredRun, recording: Recording, start: str) -> Outcome:
+def left_before(start: str, stages: Sequence[str], stored: StoredRun, recording: Recording) -> Left:
+    """Return what a stage that is to be run again began with.
+
+    Raises:
+        NothingLeft: The run had ended before it.
+    """
+    missing = [name for name in stages[: stages.index(start)] if name in FINDING and name not in stored.outcome.stages]
+    if missing:
+        raise NothingLeft(stored.run_id, missing[0], start)
+    return recording.before(start, stages)
+
+
+async def run_again(system: System, stored: StoredRun, recording: Recording, before: Left, start: str) -> Outcome:
     """Run the stages from ``start`` on, on what those before it had left; return how that ends."""
     names = [name for name, _ in system.stages]
-    before = recording.before(start, names)
     run = Run(
         id=uuid.uuid4().hex,
         session_id=stored.session_id,
@@ -169,12 +193,12 @@ def _given(passage: Passage) -> Given:
 def show(difference: Difference, console: Console) -> None:
     """Print what is different: passages with their ranks, times, and the sentences of the answer."""
     changed = ", ".join(f"{kind}={name}" for kind, name in difference.changed.items())
-    console.print(Text(f"{difference.run_id}  {difference.question}"))
+    console.print(Text(shown(f"{difference.run_id}  {difference.question}")))
     console.print(Text(f"run again from {difference.run_from} with {changed}: {difference.now.status}\n"))
     console.print(_passages(difference.was.passages, difference.now.passages), "")
     console.print(_times(difference.was.stages, difference.now.stages), "")
     for line in answer_difference(difference.was.answer, difference.now.answer):
-        console.print(Text(line, style={"-": "red", "+": "green"}.get(line[0], "")))
+        console.print(Text(shown(line), style={"-": "red", "+": "green"}.get(line[0], "")))
     if difference.now.error:
         console.print(Text(difference.now.error, style="red"))
 
@@ -193,7 +217,7 @@ def _passages(was: Sequence[Given], now: Sequence[Given]) -> Table:
     table.add_column("passage for the LLM")
     for given, before, after in ranks(was, now):
         style = "red" if after is None else "green" if before is None else ""
-        place = Text(f"{given.title} ({given.document_id}, {given.position})")
+        place = Text(shown(f"{given.title} ({given.document_id}, {given.position})"))
         table.add_row(str(before or "-"), str(after or "-"), f"{given.score:.3f}", place, style=style)
     return table
 

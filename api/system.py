@@ -91,6 +91,8 @@ async def running(settings: Settings, *, share: bool = False, renew: bool = Fals
                 await warm(system.host.embedder)
             if renew:  # before anything is emptied
                 await system.host.embedder.embed(["ready?"])
+                if system.indexed:
+                    await system.indexed.held_chunks()
             await Documents(engine).bind(system.host.embedder, renew=renew)
             await system.worker.begin()
             try:

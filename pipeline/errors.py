@@ -70,6 +70,10 @@ class ModelUnavailable(RunError):
         super().__init__(f"The model {model} cannot be reached at the moment.")
 
 
+class IndexInUse(ConfigurationError):
+    """Another process has the index of a retriever, which is for one at a time."""
+
+
 class IndexUnavailable(ModelUnavailable):
     """The index of a retriever could not be reached."""
 

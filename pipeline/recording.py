@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Sequence
 
 import msgspec
+import structlog
 
 from pipeline.ports import Filters, Message, Passage, Run
+
+log = structlog.get_logger()
 
 MAX_HISTORY_CHARS = 20_000
 """Of the conversation that are kept, from its end: several times what an LLM is given by default."""
 MAX_BYTES = 1024 * 1024
-"""A larger recording is not kept: compressing it would hold the loop for tens of milliseconds."""
+"""A larger recording is not kept."""
 
 
 class Left(msgspec.Struct, frozen=True):
@@ -54,15 +56,19 @@ def _latest(history: Sequence[Message]) -> list[Message]:
     return kept[::-1]
 
 
-def pack(recording: Recording) -> bytes | None:
-    """Return a recording's bytes; None when it is too large, or has in it what cannot be written down."""
+def encode(recording: Recording) -> bytes | None:
+    """Return a recording's bytes; None when they are too many, or it has in it what cannot be written down."""
     try:
-        whole = msgspec.msgpack.encode(recording)
-    except (TypeError, ValueError, OverflowError):  # of a plugin's metadata; half a surrogate pair is a ValueError
+        encoded = msgspec.msgpack.encode(recording)
+    except Exception as problem:  # noqa: BLE001  # of a plugin's metadata; an answer must not be lost for its recording
+        log.warning("run.unrecorded", error=type(problem).__name__)
         return None
-    return zlib.compress(whole, 1) if len(whole) <= MAX_BYTES else None
+    return encoded if len(encoded) <= MAX_BYTES else None
 
 
-def unpack(packed: bytes) -> Recording:
-    """Return the recording of :func:`pack`'s bytes."""
-    return msgspec.msgpack.decode(zlib.decompress(packed), type=Recording)
+def decode(encoded: bytes) -> Recording | None:
+    """Return the recording of :func:`encode`'s bytes; None when it had in it what cannot be read as it was."""
+    try:
+        return msgspec.msgpack.decode(encoded, type=Recording)
+    except msgspec.ValidationError:
+        return None

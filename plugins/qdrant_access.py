@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Protocol
 from urllib.parse import urlsplit
 
-from pipeline.errors import ConfigurationError
+from pipeline.errors import ConfigurationError, IndexInUse
 
 TIMEOUT_S = 5
 MEMORY = ":memory:"
@@ -110,7 +110,7 @@ class Local:
         except RuntimeError as problem:
             if "already accessed" not in str(problem):
                 raise
-            raise ConfigurationError(
+            raise IndexInUse(
                 f"another process, a running server perhaps, has Qdrant's folder {self._folder} open, which is for one "
                 "at a time; stop it or have it do this (POST /documents, `ask --url`), or let both use a Qdrant server "
                 "(STAGECAST_QDRANT_URL)"

@@ -95,6 +95,7 @@ class QdrantRetriever:
         try:
             self._collection = self._collection or await self._named()
             await self._make()
+            await self._make_indexes()
             return await self._ids()
         except self._qdrant.failures as problem:
             raise self._qdrant.unusable(problem) from problem
@@ -163,7 +164,15 @@ class QdrantRetriever:
                 return
             await self._qdrant.ask("delete_collection", collection_name=name)
         vectors = models.VectorParams(size=self._embedder.dimension, distance=models.Distance.COSINE)
-        await self._qdrant.ask("create_collection", collection_name=name, vectors_config=vectors)
+        try:
+            await self._qdrant.ask("create_collection", collection_name=name, vectors_config=vectors)
+        except self._qdrant.failures:  # another server may have made it meanwhile
+            if not await self._qdrant.ask("collection_exists", collection_name=name):
+                raise
+
+    async def _make_indexes(self) -> None:
+        """Have Qdrant index what is beside the vectors, if it does not yet."""
+        name, models = self._collection, self._library.models
         if self._has_indexes:
             for field in ("owner", "metadata"):
                 schema = models.PayloadSchemaType.KEYWORD

@@ -14,7 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from api.storage import tables
 from api.storage.vectors import WRITE_LOCK
-from pipeline.errors import ConfigurationError, RunError
+from pipeline.errors import ConfigurationError
 from pipeline.host import Host
 from pipeline.ports import IndexedChunk, IndexedRetriever
 from pipeline.threaded import as_async
@@ -68,8 +68,8 @@ async def forget(retriever: IndexedRetriever, chunk_ids: Sequence[int]) -> None:
     """Take chunks out of the index that are stored no more; where that fails, the next start makes up for it."""
     try:
         await retriever.remove_chunks(chunk_ids)
-    except RunError as failed:
-        log.warning("index.left_over", chunks=len(chunk_ids), error=str(failed))
+    except Exception as failed:  # noqa: BLE001  # a plugin's; what is stored, or deleted, is so in any case
+        log.warning("index.left_over", chunks=len(chunk_ids), error=type(failed).__name__)
 
 
 async def _stored(engine: AsyncEngine) -> NDArray[np.int64]:

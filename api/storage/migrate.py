@@ -6,6 +6,8 @@ from pathlib import Path
 
 from alembic import command
 from alembic.config import Config
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
 from alembic.util import CommandError
 from sqlalchemy import Connection, text
 from sqlalchemy.ext.asyncio import AsyncEngine
@@ -74,6 +76,12 @@ async def create_pgvector(engine: AsyncEngine) -> None:
     async with engine.begin() as connection:
         await connection.run_sync(_create_pgvector)
     await engine.dispose()
+
+
+def revisions(connection: Connection) -> tuple[str | None, str | None]:
+    """Return the revision of the database's tables, None where there are none, and the newest that is known here."""
+    known = ScriptDirectory.from_config(config()).get_current_head()
+    return MigrationContext.configure(connection).get_current_revision(), known
 
 
 def _upgrade(connection: Connection) -> None:

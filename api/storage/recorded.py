@@ -9,16 +9,20 @@ from sqlalchemy import select
 
 from api.storage import tables
 from api.storage.patience import LimitedEngine
-from api.storage.runs import PostgresRuns, StoredRun
+from api.storage.runs import PostgresRuns, StoredRun, unpacked
 from pipeline.errors import StagecastError
-from pipeline.recording import Recording, unpack
+from pipeline.recording import Recording, decode
 
 LIST = """
+with latest as (
+    select * from run where ($2::text is null or owner = $2) and ($3::text is null or status = $3)
+     order by created_at desc, id limit $1
+)
 select r.id, r.created_at, r.status, r.elapsed_ms, r.first_token_ms, r.token_count, r.owner, r.session_id,
        m.content as question
-  from run r left join message m on m.run_id = r.id and m.role = 'user'
- where ($2::text is null or r.owner = $2) and ($3::text is null or r.status = $3)
- order by r.created_at desc, r.id limit $1
+  from latest r left join message m
+       on m.owner = r.owner and m.session_id = r.session_id and m.run_id = r.id and m.role = 'user'
+ order by r.created_at desc, r.id
 """
 
 
@@ -49,8 +53,8 @@ class NotKept(StagecastError):
 
     def __init__(self, run_id: str, what: str) -> None:
         super().__init__(
-            f"the {what} of run {run_id} are not kept: it is under way, was lost, or is older than "
-            "STAGECAST_EVENT_RETENTION_S"
+            f"the {what} of run {run_id} are not kept: it is under way, was lost, is older than "
+            "STAGECAST_EVENT_RETENTION_S, or they were more than a megabyte, as with many STAGECAST_CANDIDATES"
         )
 
 
@@ -97,7 +101,8 @@ class RecordedRuns:
         """
         stored = select(tables.Run.recording).where(tables.Run.id == run_id)
         async with self._engine.connect() as connection:
-            packed = await connection.scalar(stored)
-        if packed is None:
+            found = await connection.scalar(stored)
+        recording = decode(await unpacked(found)) if found else None
+        if recording is None:
             raise NotKept(run_id, "passages")
-        return unpack(packed)
+        return recording

@@ -20,7 +20,7 @@ from pipeline.ending import Outcome
 from pipeline.errors import NobodyWaits, RunGone, StagecastError
 from pipeline.events import Failure, Source, StageTime
 from pipeline.ports import Message, Run
-from pipeline.recording import pack, recorded
+from pipeline.recording import encode, recorded
 from pipeline.text import clean
 
 HISTORY_TURNS = 40
@@ -31,7 +31,7 @@ REACHABLE_S = 0.7
 
 MAX_INT = 2**31 - 1
 LARGE_BYTES = 256 * 1024
-"""Of events: compressing more would hold the loop for milliseconds."""
+"""Compressing more would hold the loop for milliseconds."""
 
 
 BEGIN = f"""
@@ -152,7 +152,8 @@ class PostgresRuns:
         shown = (_json(outcome.sources), _json(outcome.stages), _json(outcome.error) if outcome.error else None)
         told = (run.message_id, clean(outcome.answer), run.owner, run.session_id)
         values = (run.id, self._worker, outcome.status, *storable([*numbers, *counted]), *shown)
-        kept = (await _packed(frames), *told, pack(recorded(run, outcome.left)))
+        recording = encode(recorded(run, outcome.left))
+        kept = (await packed(b"".join(frames)), *told, await packed(recording) if recording else None)
         if not await self._engine.fetch(FINISH, *values, *kept):
             raise RunGone(run.id)
 
@@ -160,8 +161,8 @@ class PostgresRuns:
         """Return the frames of a finished run; None when they are not stored, or not any more."""
         stored = select(tables.Run.events).where(tables.Run.id == run_id)
         async with self._engine.connect() as connection:
-            packed = await connection.scalar(stored)
-        return None if packed is None else await _unpacked(packed)
+            found = await connection.scalar(stored)
+        return None if found is None else _frames(await unpacked(found))
 
     async def find(self, owner: str, run_id: str) -> StoredRun | None:
         """Return a run, None when its owner has none of this id."""
@@ -213,14 +214,18 @@ def storable(value: Any) -> Any:
     return [storable(held) for held in value] if isinstance(value, list) else value
 
 
-async def _packed(frames: list[bytes]) -> bytes:
-    whole = b"".join(frames)
+async def packed(whole: bytes) -> bytes:
+    """Return bytes as they are stored."""
     return zlib.compress(whole, 1) if len(whole) < LARGE_BYTES else await asyncio.to_thread(zlib.compress, whole, 1)
 
 
-async def _unpacked(packed: bytes) -> list[bytes]:
+async def unpacked(stored: bytes) -> bytes:
+    """Return bytes as they were before they were stored."""
+    return await asyncio.to_thread(zlib.decompress, stored)
+
+
+def _frames(whole: bytes) -> list[bytes]:
     """Return the frames: each ends with an empty line, and none has one inside."""
-    whole = await asyncio.to_thread(zlib.decompress, packed)
     return [frame + b"\n\n" for frame in whole.split(b"\n\n")[:-1]]
 
 

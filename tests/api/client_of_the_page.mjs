@@ -16,6 +16,8 @@ const brokeOff = () => broken++;
 told.interrupted = await all(new Client(proxied).ask("llm:slow", {}, { brokeOff }));
 told.broken = broken;
 told.again = await all(client.watch(told.whole[0].event.content.run_id, 4));
+const run = told.interrupted[0].event.content.run_id;
+told.interruptedAgain = await all(new Client(`${proxied}/`).watch(run, 100));
 
 for await (const { event } of client.ask("llm:slow left")) {
 	if (event.type === "run_start") told.left = event.content.run_id;

@@ -58,6 +58,10 @@ def test_a_run_is_watched_again_behind_what_was_seen(told):
     assert told["again"] == told["whole"][4:]
 
 
+def test_a_run_that_is_watched_again_is_taken_up_where_a_connection_broke(told):
+    assert told["interruptedAgain"] == told["interrupted"][100:]
+
+
 @pytest.mark.parametrize("how", ["left", "aborted"])
 def test_leaving_stops_the_run(told, llm_server, how):
     found = httpx.get(f"{llm_server.url}/runs/{told[how]}").json()

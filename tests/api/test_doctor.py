@@ -1,5 +1,6 @@
 """``stagecast doctor`` before set-ups that are broken on purpose: each fault is named, with what to change."""
 
+import asyncio
 import json
 import socket
 import subprocess
@@ -8,6 +9,7 @@ import threading
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
+import asyncpg
 import httpx
 import pytest
 
@@ -138,6 +140,39 @@ def test_a_broken_set_up_is_named(tmp_path, sample_database, broken, what, told)
     assert remedy in fault["remedy"]
 
 
+def test_tables_of_another_version_are_told_and_left_alone(tmp_path, new_database, sample_database):
+    url = new_database()
+    migrated = [sys.executable, "-m", "api.cli", "migrate"]
+    environment = clean_environment(data_dir=tmp_path / "data", database_url=url)
+    subprocess.run(migrated, env=environment, check=True, timeout=60, cwd=tmp_path)
+    revision = "select version_num from alembic_version"
+    assert execute(url, "update alembic_version set version_num = '0005' returning version_num") == "0005"
+    code, found = doctor(tmp_path, database_url=url)
+    assert (code, found["database"]["state"]) == (0, "note")
+    assert "revision 0005" in found["database"]["said"]
+    assert "stagecast migrate" in found["database"]["remedy"]
+    assert execute(url, revision) == "0005"
+
+
+def execute(url, statement):
+    async def run():
+        connection = await asyncpg.connect(url.replace("+asyncpg", ""))
+        try:
+            return await connection.fetchval(statement)
+        finally:
+            await connection.close()
+
+    return asyncio.run(run())
+
+
+def test_an_index_that_the_running_server_has_open_is_no_fault(tmp_path, start_server, new_database):
+    settings = {"database_url": new_database(), "data_dir": tmp_path / "data", "retriever": "qdrant"}
+    start_server(**settings)
+    code, found = doctor(tmp_path, "--port", free_port(), **settings)
+    assert (code, found["retriever"]["state"]) == (0, "note")
+    assert "--url" in found["retriever"]["remedy"]
+
+
 def test_findings_are_printed_for_people(tmp_path, sample_database):
     done = subprocess.run(
         [sys.executable, "-m", "api.cli", "doctor"],
@@ -199,7 +234,19 @@ def test_a_proxy_that_takes_only_small_requests_is_named(tmp_path, keyed):
 def test_an_address_where_nothing_listens_is_named(tmp_path):
     code, found = doctor(tmp_path, "--url", f"http://127.0.0.1:{free_port()}")
     assert (code, list(found)) == (1, ["server"])
-    assert "cannot be reached" in found["server"]["said"]
+    assert "no answer from" in found["server"]["said"]
+
+
+@pytest.mark.parametrize("url", ["http://host:80a", "http://[::1", "nonsense"])
+def test_an_address_that_is_none_is_named(tmp_path, url):
+    code, found = doctor(tmp_path, "--url", url)
+    assert (code, list(found)) == (1, ["server"])
+
+
+def test_a_key_with_odd_characters_is_named_and_not_shown(tmp_path, keyed):
+    code, found = doctor(tmp_path, "--url", keyed.url, "--key", f"{KEY}\u2011\r")
+    assert (code, list(found)) == (1, ["key"])
+    assert KEY not in str(found)
 
 
 def test_a_wrong_key_is_named(tmp_path, keyed):

@@ -89,6 +89,15 @@ def test_an_ingestion_beside_a_server_that_has_the_folder_open_is_refused_with_t
     assert "STAGECAST_QDRANT_URL" in message
 
 
+def test_a_reindex_that_cannot_reach_the_index_empties_nothing(library, database, home):
+    before = asyncio.run(contents(database))
+    done = run(["reindex"], database, home, retriever="qdrant")
+    assert done.returncode == 1
+    assert "another process" in done.stderr
+    assert asyncio.run(contents(database)) == before
+    assert "aripiprazole" in found(library, "aripiprazole")
+
+
 def test_an_ingestion_that_is_killed_and_begun_again_leaves_nothing_twice_and_nothing_missing(new_database, tmp_path):
     lines, disturbed, undisturbed = written(tmp_path, MANY), new_database(), new_database()
     ingested(lines, undisturbed, tmp_path)

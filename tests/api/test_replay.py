@@ -13,7 +13,7 @@ import pytest
 from api.rerun import Given, answer_difference, first_stage, parse_changes, ranks
 from pipeline.errors import BadSetting
 from pipeline.ports import Message, Passage, Run
-from pipeline.recording import MAX_HISTORY_CHARS, Left, pack, recorded, unpack
+from pipeline.recording import MAX_HISTORY_CHARS, Left, decode, encode, recorded
 from tests.conftest import answer_of, ask, clean_environment, first, installed
 
 QUESTION = "What are the side effects of aripiprazole?"
@@ -135,6 +135,22 @@ def test_a_follow_up_is_run_again_with_its_conversation(stagecast, server):
     assert difference["now"]["answer"] == answer_of(events)
 
 
+def test_a_run_that_found_nothing_is_not_run_again_behind_that(stagecast, start_server, sample_database):
+    broken = start_server(database_url=sample_database, idle_timeout_s=0.001)
+    run_id = first(ask(broken, QUESTION), "run_start")["run_id"]
+    done = stagecast("replay", run_id, "--with", "reranker=backwards", code=1)
+    assert "did not get through retrieval" in done.stderr.decode()
+
+
+def test_what_others_have_asked_does_not_steer_the_terminal(stagecast, server):
+    run_id = first(ask(server, "What is lithium? \x1b]52;c;ZXZpbA==\x1b\\ \x9b2J"), "run_start")["run_id"]
+    printed = (
+        stagecast("runs", "--limit", 1).stdout + stagecast("replay", run_id, "--with", "reranker=flashrank").stdout
+    )
+    assert "What is lithium?" in printed.decode()
+    assert not {"\x1b", "\x9b"} & {*printed.decode()}
+
+
 def test_nothing_is_stored_of_a_run_that_is_run_again(stagecast, run_id):
     before = rows(stagecast("runs", "--json", "--limit", 1000))
     stagecast("replay", run_id, "--with", "reranker=backwards")
@@ -182,9 +198,9 @@ def passage(**values):
 def test_a_recording_is_read_as_it_was_written():
     run = Run(id="r", session_id="s", message_id="m", question="Why?", filters={"a": 1})
     recording = recorded(run, [Left("retrieval", "Why?", [passage(scores={"dense": 0.1}, metadata={"year": 2020})])])
-    packed = pack(recording)
-    assert packed
-    assert unpack(packed) == recording
+    encoded = encode(recording)
+    assert encoded
+    assert decode(encoded) == recording
     assert recording.before("reranking", ["retrieval", "reranking"]).passages == recording.left[0].passages
     assert recording.before("retrieval", ["retrieval", "reranking"]) == Left("", "Why?", [])
 
@@ -197,7 +213,11 @@ def test_a_recording_keeps_the_end_of_a_long_conversation():
     assert sum(len(turn.content) for turn in kept) <= MAX_HISTORY_CHARS
 
 
-@pytest.mark.parametrize("odd", [{"a": object()}, {"a": "\ud800"}, {"a": 2**70}, {"a": "x" * 2**21}])
+CYCLE: dict[str, object] = {}
+CYCLE["a"] = CYCLE
+
+
+@pytest.mark.parametrize("odd", [{"a": object()}, {"a": "\ud800"}, {"a": 2**70}, {"a": "x" * 2**21}, CYCLE])
 def test_what_cannot_be_written_down_is_not_recorded(odd):
     run = Run(id="r", session_id="s", message_id="m", question="Why?")
-    assert pack(recorded(run, [Left("retrieval", "Why?", [passage(metadata=odd)])])) is None
+    assert encode(recorded(run, [Left("retrieval", "Why?", [passage(metadata=odd)])])) is None

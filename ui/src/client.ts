@@ -57,6 +57,8 @@ export interface Following {
 	signal?: AbortSignal | undefined;
 	/** Is called whenever the connection breaks, before it is made again. */
 	brokeOff?: () => void;
+	/** Where the events can be had, and the last that was seen, of a run that was begun before. */
+	from?: { address: string; last: number } | undefined;
 }
 
 /** Asks one server; `key` is one of its API keys, where it needs one. */
@@ -67,12 +69,13 @@ export class Client {
 		this.#send = (path, init = {}) => {
 			const headers = new Headers(init.headers);
 			if (key) headers.set("Authorization", `Bearer ${key}`);
-			return accepted(fetch(new URL(path, url), { ...init, headers }));
+			return accepted(fetch(`${url.replace(/\/$/, "")}${path}`, { ...init, headers }));
 		};
 	}
 
 	/**
-	 * The events of the answer to a question, until the last. Left before that, or aborted, it stops the run.
+	 * The events of the answer to a question, until the last. Left before that, or aborted, it stops the run; aborted
+	 * before the first event, the run may have begun, and is answered until its grace period ends.
 	 *
 	 * Throws `Refused` when the question is not accepted, `Unreachable` when the server does not come back in time.
 	 */
@@ -82,7 +85,7 @@ export class Client {
 		following: Following = {},
 	): AsyncGenerator<Numbered, void> {
 		// A question whose answer is lost on the way is sent again, and must not be asked twice.
-		const headers = { "Content-Type": "application/json", "Idempotency-Key": crypto.randomUUID() };
+		const headers = { "Content-Type": "application/json", "Idempotency-Key": newKey() };
 		const body = JSON.stringify({ ...question, message, stream: true, on_disconnect: "continue" });
 		const begin = () => this.#send("/chat", { method: "POST", headers, body, signal: following.signal ?? null });
 		let address: string | undefined;
@@ -102,10 +105,8 @@ export class Client {
 
 	/** The events of a run behind number `after`, also of one that has ended; throws as `ask`. */
 	async *watch(runId: string, after = 0, following: Following = {}): AsyncGenerator<Numbered, void> {
-		const address = `/runs/${runId}/events`;
-		const headers = { "Last-Event-ID": `${after}` };
-		const begin = () => this.#send(address, { headers, signal: following.signal ?? null });
-		for await (const events of follow(begin, this.#send, following)) yield* events;
+		const from = { address: eventsOf(runId), last: after };
+		for await (const events of follow(undefined, this.#send, { ...following, from })) yield* events;
 	}
 
 	/** A server that cannot be reached stops the run by itself, having no reader. */
@@ -118,22 +119,22 @@ export class Client {
 /**
  * The events of a run, or of a job, as many at a time as came together, until the last one, or until the signal aborts.
  *
- * `begin` sends the request that starts it; sent again, it must attach to the same run. From the first event on the
- * stream is taken up behind the last event that was heard.
+ * `begin` sends the request that starts it, where it was not begun before; sent again, it must attach to the same run.
+ * From the first event on the stream is taken up behind the last event that was heard.
  */
 export async function* follow(
-	begin: () => Promise<Response>,
+	begin: (() => Promise<Response>) | undefined,
 	send: Send,
-	{ signal, brokeOff }: Following = {},
+	{ signal, brokeOff, from }: Following = {},
 ): AsyncGenerator<Numbered[], void> {
-	let address: string | undefined;
-	let last = 0;
+	let address = from?.address;
+	let last = from?.last ?? 0;
 	let attempt = 0;
 	const again = (path: string) => send(path, { headers: { "Last-Event-ID": `${last}` }, signal: signal ?? null });
 	while (!signal?.aborted) {
 		try {
-			const response = await (address ? again(address) : begin());
-			if (response.status === 204) return;
+			const response = await (address ? again(address) : begin?.());
+			if (!response || response.status === 204) return;
 			for await (const events of batches(response, signal)) {
 				attempt = 0;
 				address ??= addressOf(events);
@@ -153,11 +154,21 @@ export async function* follow(
 	}
 }
 
+/** The address of a run's events. */
+export function eventsOf(runId: string): string {
+	return `/runs/${runId}/events`;
+}
+
+/** A key of one's own for a question; `randomUUID` is only there on this machine and over TLS. */
+export function newKey(): string {
+	return Array.from(crypto.getRandomValues(new Uint8Array(16)), (byte) => byte.toString(16).padStart(2, "0")).join("");
+}
+
 /** Where the events can be had again, as the first of them says. */
 function addressOf(events: Numbered[]): string | undefined {
 	const first = events[0]?.event;
 	const content = first?.content as { run_id?: string; job_id?: string } | undefined;
-	if (first?.type === "run_start") return `/runs/${content?.run_id}/events`;
+	if (first?.type === "run_start") return eventsOf(`${content?.run_id}`);
 	return first?.type === "ingestion_start" ? `/jobs/${content?.job_id}/events` : undefined;
 }
 

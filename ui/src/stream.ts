@@ -1,6 +1,6 @@
 /** A run's events as the page hears them. */
 
-import { follow, type Numbered } from "./client";
+import { type Following, follow, type Numbered } from "./client";
 import { send } from "./server";
 
 export interface Listener {
@@ -9,9 +9,14 @@ export interface Listener {
 }
 
 /** Tell the listener the events of a run, or of a job, until the last one, or until `signal` aborts; see `follow`. */
-export async function listen(begin: () => Promise<Response>, listener: Listener, signal: AbortSignal): Promise<void> {
+export async function listen(
+	begin: (() => Promise<Response>) | undefined,
+	listener: Listener,
+	signal: AbortSignal,
+	from?: Following["from"],
+): Promise<void> {
 	const brokeOff = () => listener.brokeOff?.();
-	for await (const events of follow(begin, send, { signal, brokeOff })) {
+	for await (const events of follow(begin, send, { signal, brokeOff, from })) {
 		logged(events);
 		listener.heard(events);
 	}

@@ -1,7 +1,7 @@
 /** Conversations on the page: asking, stopping, coming back, and the events of each run, a frame's worth at a time. */
 
 import { useCallback, useEffect, useReducer, useRef, useState } from "react";
-import { type Numbered, Refused } from "./client";
+import { eventsOf, type Numbered, newKey, Refused } from "./client";
 import { onKey, read, reasonOf, send, withBody } from "./server";
 import { listen } from "./stream";
 import { isOpen, reduce, type Turn, turnsOf } from "./turns";
@@ -15,6 +15,8 @@ const STOPPING_MS = 1000;
 const NONE: Turn[] = [];
 
 type Begin = (signal: AbortSignal) => Promise<Response>;
+/** A run that was begun before, and the last of its events that was seen. */
+type Begun = { runId: string; last: number };
 
 interface Reader {
 	sessionId: string;
@@ -63,7 +65,8 @@ export function useConversations(opened: string | undefined, begun: (sessionId: 
 	const known = useRef(all);
 	known.current = all;
 
-	const watch = useCallback((sessionId: string, key: string, begin: Begin, runId?: string) => {
+	const watch = useCallback((sessionId: string, key: string, start: Begin | Begun) => {
+		const [begin, resumed] = typeof start === "function" ? [start] : [undefined, start];
 		const leave = new AbortController();
 		const { signal } = leave;
 		const frames = byFrame((events) => {
@@ -74,13 +77,22 @@ export function useConversations(opened: string | undefined, begun: (sessionId: 
 			if (reader.stopped && unknown && reader.runId) cancel(reader);
 		});
 		const { flush } = frames;
-		const reader: Reader = { sessionId, key, leave, stopped: false, runId, flush, ended: Promise.resolve() };
+		const reader: Reader = {
+			sessionId,
+			key,
+			leave,
+			stopped: false,
+			runId: resumed?.runId,
+			flush,
+			ended: Promise.resolve(),
+		};
 		readers.current.add(reader);
 		const brokeOff = () => {
 			flush(); // what came before the break is not what ends it
 			dispatch({ type: "broke_off", sessionId, key });
 		};
-		reader.ended = listen(() => begin(signal), { heard: frames.add, brokeOff }, signal)
+		const from = resumed && { address: eventsOf(resumed.runId), last: resumed.last };
+		reader.ended = listen(begin && (() => begin(signal)), { heard: frames.add, brokeOff }, signal, from)
 			.catch((problem) => {
 				if (reader.stopped) return;
 				const lost = !(problem instanceof Refused);
@@ -110,7 +122,7 @@ export function useConversations(opened: string | undefined, begun: (sessionId: 
 				const stored = turnsOf(messages);
 				dispatch({ type: "opened", sessionId: opened, turns: stored });
 				for (const { key } of stored.filter(isOpen)) {
-					watch(opened, key, (signal) => send(`/runs/${key}/events`, { signal }), key);
+					watch(opened, key, { runId: key, last: 0 });
 				}
 			})
 			.catch((problem: Error) => left.signal.aborted || setProblem(reasonOf(problem)));
@@ -139,8 +151,7 @@ export function useConversations(opened: string | undefined, begun: (sessionId: 
 		({ key, question, runId, lost, lastId }: Turn) => {
 			if (!lost || !runId) return ask(question);
 			dispatch({ type: "resumed", sessionId: shown, key });
-			const headers = { "Last-Event-ID": `${lastId}` };
-			watch(shown, key, (signal) => send(`/runs/${runId}/events`, { headers, signal }), runId);
+			watch(shown, key, { runId, last: lastId });
 		},
 		[ask, shown, watch],
 	);
@@ -182,11 +193,6 @@ function cancel(reader: Reader): void {
 
 function pause(ms: number): Promise<void> {
 	return new Promise((resolve) => window.setTimeout(resolve, ms));
-}
-
-/** `randomUUID` is only there on this machine and over TLS. */
-function newKey(): string {
-	return Array.from(crypto.getRandomValues(new Uint8Array(16)), (byte) => byte.toString(16).padStart(2, "0")).join("");
 }
 
 function runIdOf(events: Numbered[]): string | undefined {
